@@ -1,0 +1,78 @@
+"""The human gate's own record: a snapshot of what was asked, and who said what. Outlives the run it belongs to."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models.functions import Now
+from tenants.ids import encode, new_id
+from tenants.models import Tenant, User
+
+
+class Approval(models.Model):
+    class State(models.TextChoices):
+        PENDING = "pending"  # waits for people; expiry, cancellation or a decision moves it on; a crash leaves it waiting
+        APPROVED = "approved"  # enough people said yes; the engine consumes it when it dispatches
+        REJECTED = "rejected"  # one person said no: final
+        EXPIRED = "expired"  # nobody answered in time: the same as no
+        VOID = "void"  # what was asked is no longer what would be sent, or the run is gone
+        CONSUMED = "consumed"  # dispatched under this approval; never used again
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    run_id = models.UUIDField()
+    step = models.IntegerField()
+    ord = models.IntegerField()
+    agent = models.CharField(max_length=64)
+    tool = models.CharField(max_length=64)
+    tool_version_id = models.UUIDField()
+    effect = models.CharField(max_length=16)
+    args = models.BinaryField()  # exactly the bytes that will be sent
+    digest = models.CharField(max_length=64)
+    risk = models.CharField(max_length=8, default="normal")  # normal | high
+    why = models.TextField()  # why people are asked
+    evidence = models.JSONField(default=list)  # [{step, ord, tool, result_sha256}]: the calls before this one
+    starter_id = models.BigIntegerField(null=True)  # who started the run: may not decide
+    needed = models.PositiveSmallIntegerField(default=1)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    expires_at = models.DateTimeField()
+    created_at = models.DateTimeField(db_default=Now())
+    decided_at = models.DateTimeField(null=True)
+    void_reason = models.CharField(max_length=200, blank=True, default="")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["run_id", "step", "ord"],
+                condition=models.Q(state__in=["pending", "approved"]),
+                name="one_open_approval_per_call",
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "expires_at"], condition=models.Q(state="pending"), name="approvals_waiting"),
+            models.Index(fields=["run_id"], name="approvals_of_run"),
+        ]
+
+    @property
+    def approval_id(self) -> str:
+        return encode("apr", self.id)
+
+    def __str__(self) -> str:
+        return self.approval_id
+
+
+class ApprovalDecision(models.Model):
+    """One person's verdict. Append only; one per person and approval."""
+
+    class Verdict(models.TextChoices):
+        APPROVE = "approve"
+        REJECT = "reject"
+
+    approval = models.ForeignKey(Approval, on_delete=models.PROTECT, related_name="decisions")
+    user = models.ForeignKey(User, on_delete=models.PROTECT)
+    verdict = models.CharField(max_length=8, choices=Verdict.choices)
+    digest = models.CharField(max_length=64)  # the digest this person was shown
+    reason = models.TextField(blank=True, default="")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["approval", "user"], name="one_verdict_per_person")]

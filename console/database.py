@@ -1,0 +1,34 @@
+"""Grants for the plain roles, given again after every migration: they serve, they never own, and they cannot change history."""
+
+from typing import Any
+
+from django.conf import settings
+from django.db import connections
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+APPEND_ONLY = ("event", "tenants_auditentry", "approvals_approvaldecision", "runs_release", "tools_toolversion")
+
+
+def plain_roles() -> set[str]:
+    """The roles that serve, without the owner's (one role for everything is possible; `doctor` says so)."""
+
+    def user(url: str) -> str:
+        return str(conninfo_to_dict(url).get("user") or "")
+
+    return {user(settings.WEB_URL), user(settings.ENGINE_URL)} - {user(settings.OWNER_URL), ""}
+
+
+def grant(using: str = "owner", **_: Any) -> None:
+    """Runs after `migrate` as the owner. Tables made later by a migration are covered by the next run."""
+    with connections[using].cursor() as cursor:
+        for role in plain_roles():
+            name = sql.Identifier(role)
+            cursor.execute(sql.SQL("grant usage on schema public to {0}").format(name))
+            cursor.execute(
+                sql.SQL("grant select, insert, update, delete on all tables in schema public to {0}").format(name)
+            )
+            cursor.execute(sql.SQL("grant usage, select on all sequences in schema public to {0}").format(name))
+            for table in APPEND_ONLY:
+                statement = sql.SQL("revoke update, delete, truncate on {1} from {0}")
+                cursor.execute(statement.format(name, sql.Identifier(table)))

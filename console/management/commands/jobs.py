@@ -1,0 +1,190 @@
+"""Keeps django-q2's cluster alive, and ends it when it hangs.
+
+SIGTERM to all of its processes makes it hang for ever, and SIGKILL of an idle worker may stop its whole work without ending it.
+So it gets a process group of its own, only its main process hears a signal, and a row that one of its schedules writes every
+minute says whether it still works."""
+
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+logger = logging.getLogger("console.jobs")
+CANARY = "runs.tasks.canary"
+OVERDUE = timedelta(seconds=150)
+STOP_S = 10.0
+LOOK_S = 15.0
+SLOWEST_RESTART_S = 30.0
+
+
+class Command(BaseCommand):
+    help = "Run schedules and background work (django-q2), watched. SIGTERM ends it within 10 seconds, a second one at once."
+    requires_system_checks = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        schedule_canary()
+        watch = Watch([sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"], Path(settings.HOME))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: watch.ask_to_stop())
+        watch.run()
+
+
+def schedule_canary() -> None:
+    from django_q.models import Schedule
+
+    try:
+        if has_canary():
+            Schedule.objects.update_or_create(
+                name="canary", defaults={"func": CANARY, "schedule_type": Schedule.MINUTES, "minutes": 1}
+            )
+    except DatabaseError as failure:
+        raise CommandError(f"The schedules cannot be written: {failure} Migrate first: `make run` does.") from failure
+    finally:
+        connection.close()
+
+
+def has_canary() -> bool:
+    try:
+        apps.get_model("runs", "Canary")
+    except LookupError:
+        return False
+    return True
+
+
+def canary_seen() -> Any:
+    """When the last canary task wrote its row (an aware datetime), or None. A database that is away tells nothing: now."""
+    try:
+        return apps.get_model("runs", "Canary").objects.order_by("-at").values_list("at", flat=True).first()
+    except (LookupError, DatabaseError):
+        return timezone.now()
+    finally:
+        connection.close()
+
+
+class Watch:
+    """One cluster at a time. `ask_to_stop` may be called from a signal handler."""
+
+    def __init__(self, command: list[str], home: Path, *, overdue: timedelta = OVERDUE, seen: Any = canary_seen) -> None:
+        self.command = command
+        self.overdue = overdue
+        self.seen = seen
+        self.record = home / "jobs.group"
+        self.asked = 0
+        self.cluster: subprocess.Popen[bytes] | None = None
+        self._handle = -1
+
+    def ask_to_stop(self) -> None:
+        self.asked += 1
+
+    def run(self) -> None:
+        self.claim_record()
+        failures = 0
+        while not self.asked:
+            began = time.monotonic()
+            self.start()
+            self.keep()
+            self.end_group()
+            failures = 0 if time.monotonic() - began > 60 else failures + 1
+            self.pause(min(2.0**failures, SLOWEST_RESTART_S))
+
+    def start(self) -> None:
+        environment = dict(os.environ) | {"SIGNALBOX_ROLE": "jobs", "SIGNALBOX_POOL": ""}
+        self.cluster = subprocess.Popen(
+            self.command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=tie_to_parent()
+        )
+        self.started = timezone.now()
+        if self._handle >= 0:
+            os.pwrite(self._handle, f"{self.cluster.pid:<20}".encode(), 0)
+        logger.info("cluster started, group %s", self.cluster.pid)
+
+    def keep(self) -> None:
+        """Returns when the cluster has ended, hangs, or was asked to end."""
+        assert self.cluster is not None
+        look = time.monotonic() + LOOK_S
+        while self.cluster.poll() is None:
+            if self.asked:
+                return self.stop()
+            if time.monotonic() > look:
+                look = time.monotonic() + LOOK_S
+                if self.hangs():
+                    logger.error("the canary is overdue: the cluster hangs and is replaced")
+                    return None
+            time.sleep(0.1)
+        logger.error("the cluster ended with code %s", self.cluster.returncode)
+        return None
+
+    def hangs(self) -> bool:
+        now, seen = timezone.now(), self.seen()
+        return bool(now - max(filter(None, (seen, self.started))) > self.overdue)
+
+    def stop(self) -> None:
+        """SIGTERM to the main process alone; ten seconds, or a second request, end the patience."""
+        assert self.cluster is not None
+        self.cluster.terminate()
+        deadline = time.monotonic() + STOP_S
+        while self.cluster.poll() is None and time.monotonic() < deadline and self.asked < 2:
+            time.sleep(0.05)
+
+    def end_group(self) -> None:
+        """SIGKILL whatever is left of the group, its main process too."""
+        assert self.cluster is not None
+        kill_group(self.cluster.pid)
+        self.cluster.wait()
+
+    def pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.asked and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def claim_record(self) -> None:
+        """A `jobs` that was killed leaves its cluster running. Whoever gets the lock is alone on this folder and ends it."""
+        handle = os.open(self.record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # a second `jobs` on this host: it keeps no record
+            os.close(handle)
+            return
+        self._handle = handle
+        left = os.pread(handle, 20, 0).decode().strip()
+        if left and any(runs_in(int(left), entry) for entry in Path("/proc").glob("[0-9]*")):
+            kill_group(int(left))
+
+
+def kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def runs_in(group: int, process: Path) -> bool:
+    """True if `process` (its folder in /proc) is a part of a cluster in `group`: the number may be somebody else's by now."""
+    try:
+        return os.getpgid(int(process.name)) == group and b"qcluster" in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def tie_to_parent() -> Callable[[], None] | None:
+    """On Linux the cluster's main process hears SIGTERM when this process is killed."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl  # found before the fork: little is safe after it
+
+    def tie() -> None:
+        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+    return tie

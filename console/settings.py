@@ -1,0 +1,222 @@
+"""Settings, all from the environment. `docs/settings.md` lists the variables.
+
+Database roles: `DATABASE_URL` is the plain role that serves pages, `DATABASE_ENGINE_URL` the plain role of engines and jobs, and
+`DATABASE_OWNER_URL` migrates and never serves. `SIGNALBOX_ROLE` (web, engine, jobs) says which process this is.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from psycopg.conninfo import conninfo_to_dict
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+HOME = Path(os.environ.get("SIGNALBOX_HOME") or BASE_DIR / ".signalbox")
+ROLE = os.environ.get("SIGNALBOX_ROLE", "web")
+PORT = int(os.environ.get("PORT") or 8000)
+PUBLIC_URL = (os.environ.get("PUBLIC_URL") or f"http://127.0.0.1:{PORT}").rstrip("/")
+DEBUG = False
+DEMO = os.environ.get("SIGNALBOX_DEMO") == "1"
+SANDBOX_URL = os.environ.get("SANDBOX_URL") or f"http://127.0.0.1:{PORT + 1009}"
+
+
+def kept_secret(name: str) -> str:
+    """A secret made once and kept in the state folder with mode 0600."""
+    path = HOME / name
+    if not path.exists():
+        HOME.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    return path.read_text()
+
+
+SECRET_KEY = os.environ.get("SECRET_KEY") or kept_secret("secret")
+# Fernet keys that seal credentials, newest first, separated by commas. Kept apart from the database.
+SEALING_KEYS = os.environ.get("SEALING_KEYS", "")
+
+_url = urlsplit(PUBLIC_URL)
+ALLOWED_HOSTS = [
+    h
+    for h in {
+        _url.hostname or "127.0.0.1",
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        *os.environ.get("ALLOWED_HOSTS", "").split(","),
+    }
+    if h
+]
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+
+INSTALLED_APPS = [
+    "tenants",
+    "tools",
+    "approvals",
+    "runs",
+    "console",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "django_q",
+    "template_partials",
+]
+
+MIDDLEWARE = [
+    "console.csp.SecurityHeaders",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "console.api.gateway.RequestIdentity",
+    "console.api.gateway.RequestLimits",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "console.urls"
+ASGI_APPLICATION = "console.asgi.application"
+AUTH_USER_MODEL = "tenants.User"
+LOGIN_URL = "/sign-in/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/sign-in/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "console.pages.shell.context",
+            ],
+        },
+    }
+]
+
+
+def database(url: str, *, pool: bool = False) -> dict[str, Any]:
+    """A libpq URL -> Django's settings for it. The pool is for web only: forks must not share sockets."""
+    parts = {k: str(v) for k, v in conninfo_to_dict(url).items() if v is not None}
+    options: dict[str, Any] = {
+        k: v for k, v in parts.items() if k not in {"dbname", "user", "password", "host", "port"}
+    }
+    if pool:
+        options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.get("dbname", ""),
+        "USER": parts.get("user", ""),
+        "PASSWORD": parts.get("password", ""),
+        "HOST": parts.get("host", ""),
+        "PORT": parts.get("port", ""),
+        "CONN_MAX_AGE": None if ROLE == "engine" else 0,  # web: each request is a new thread; engines keep their four
+        "OPTIONS": options,
+    }
+
+
+WEB_URL = os.environ.get("DATABASE_URL") or "postgresql:///signalbox"
+ENGINE_URL = os.environ.get("DATABASE_ENGINE_URL") or WEB_URL
+OWNER_URL = os.environ.get("DATABASE_OWNER_URL") or WEB_URL
+PLAIN_URL = WEB_URL if ROLE == "web" else ENGINE_URL
+DATABASES = {
+    "default": database(PLAIN_URL, pool=ROLE == "web" and os.environ.get("SIGNALBOX_POOL") == "1"),
+    "owner": database(OWNER_URL),
+}
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _url.scheme == "https"
+if _url.scheme == "https":
+    SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-session", "__Host-csrf"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = HOME / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if os.environ.get("SIGNALBOX_MANIFEST") == "1"
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = os.environ.get("SIGNALBOX_MANIFEST") != "1"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1 << 20
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "console.api.identity.ApiKeyAuthentication",
+        "console.api.identity.ConsoleSession",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["console.api.gateway.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "console.api.problems.handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Signalbox",
+    "DESCRIPTION": "Submit agent runs, decide approvals, manage tools and releases.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+}
+
+REDIS_URL = os.environ.get("REDIS_URL", "")
+Q_CLUSTER: dict[str, Any] = {
+    "name": "signalbox",
+    "workers": 2,
+    "timeout": 60,
+    "retry": 120,
+    "max_attempts": 3,
+    "ack_failures": True,
+    "save_limit": -1,
+    "catch_up": False,
+    "poll": 1,
+    "label": "Jobs",
+}
+Q_CLUSTER |= {"redis": REDIS_URL} if REDIS_URL else {"orm": "default"}
+
+SIGNALBOX_TOOL_MODULES = [m for m in os.environ.get("SIGNALBOX_TOOL_MODULES", "").split(",") if m]
+# Seconds. The lease is the engine's; tests shorten it.
+LEASE_TTL_S = float(os.environ.get("SIGNALBOX_LEASE_TTL_S") or 30)
+APPROVAL_EXPIRY_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXPIRY_S") or 3600)
+ENGINE_SLOTS = int(os.environ.get("SIGNALBOX_ENGINE_SLOTS") or 1000)
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": os.environ.get("SIGNALBOX_LOG_LEVEL", "INFO")},
+    "loggers": {"aiohttp.access": {"level": "WARNING"}, "uvicorn.access": {"level": "WARNING"}},
+}
+SILENCED_SYSTEM_CHECKS: list[str] = []

@@ -1,0 +1,72 @@
+"""PostgreSQL arrays in the binary format with fixed element types.
+
+psycopg chooses an array's type from its values, so one statement would be prepared for every combination it meets, and it escapes
+text elements one by one. A list of these classes has one type whatever is in it: one prepared statement, one plan, less CPU.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+NULL = b"\xff\xff\xff\xff"
+_int8 = struct.Struct("!q").pack
+_float8 = struct.Struct("!d").pack
+_header = struct.Struct("!iiiii").pack
+
+
+class Column(list[Any]):
+    """One column of a batch; `element` is the OID of its items, `oid` that of the array."""
+
+    oid: ClassVar[int]
+    element: ClassVar[int]
+    item: ClassVar[Callable[[Any], bytes]]
+
+    def binary(self) -> bytes:
+        if not self:
+            return struct.pack("!iii", 0, 0, self.element)
+        pack = type(self).item
+        items = [NULL if x is None else (lambda b: len(b).to_bytes(4, "big") + b)(pack(x)) for x in self]
+        return _header(1, 1 if None in self else 0, self.element, len(self), 1) + b"".join(items)
+
+
+def _uuid(value: UUID) -> bytes:
+    return value.bytes
+
+
+class Uuids(Column):
+    oid, element, item = 2951, 2950, staticmethod(_uuid)
+
+
+class Ints(Column):
+    oid, element, item = 1016, 20, staticmethod(_int8)
+
+
+class Floats(Column):
+    oid, element, item = 1022, 701, staticmethod(_float8)
+
+
+class Texts(Column):
+    oid, element, item = 1009, 25, staticmethod(str.encode)
+
+
+class Blobs(Column):
+    oid, element, item = 1001, 17, staticmethod(bytes)
+
+
+class ColumnDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Column) -> bytes:
+        return obj.binary()
+
+
+def register(connection: AsyncConnection[Any]) -> None:
+    """Teach one connection these types."""
+    for column in (Uuids, Ints, Floats, Texts, Blobs):
+        dumper = type(f"{column.__name__}Dumper", (ColumnDumper,), {"oid": column.oid})
+        connection.adapters.register_dumper(column, dumper)

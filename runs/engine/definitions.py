@@ -1,0 +1,123 @@
+"""What a run is driven by: its immutable release (cached for ever), and the mutable controls (cached per revision)."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from runs.inference.prices import price_of
+from runs.inference.types import ModelEndpoint, ToolOffer
+from runs.models import ModelDefinition, Release
+from runs.spec import ReleaseSpec
+from tenants.credentials import open_all
+from tenants.models import Controls, EgressAllow, Tenant
+from tools import catalog, schemas
+from tools.definitions import Credential, RetryPolicy, ToolDefinition
+from tools.models import ToolVersion
+from tools.policy import PermissionRow
+
+KEPT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseView:
+    """A release with its tools' definitions and compiled schemas at hand."""
+
+    id: UUID
+    agent: str
+    number: int
+    spec: ReleaseSpec
+    tools: Mapping[str, ToolDefinition]
+    offers: tuple[ToolOffer, ...]
+    validators: Mapping[str, schemas.Validator]
+    credentials: Mapping[str, str]  # tool -> name of the credential, resolved in the run's tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The controls of one tenant at one revision. A dispatch carries `rev`; the journal refuses it when it is no longer that."""
+
+    tenant: UUID
+    slug: str
+    rev: int
+    secret: bytes
+    rows: tuple[PermissionRow, ...]
+    enabled: frozenset[str]
+    allow: frozenset[str]
+    endpoints: Mapping[str, ModelEndpoint]
+    credentials: Mapping[str, Credential] = field(repr=False)
+
+
+def load_release(release_id: UUID) -> ReleaseView:
+    release = Release.objects.get(id=release_id)
+    spec = ReleaseSpec.model_validate(release.spec)
+    versions = ToolVersion.objects.select_related("tool").in_bulk([UUID(v) for v in release.tools.values()])
+    tools = {v.tool_id: catalog.definition(v) for v in versions.values()}
+    return ReleaseView(
+        release.id,
+        release.agent_id,
+        release.number,
+        spec,
+        tools,
+        tuple(ToolOffer(t.name, t.description, dict(t.input_schema)) for name in spec.tools if (t := tools.get(name))),
+        {name: schemas.compile(dict(t.input_schema)) for name, t in tools.items()},
+        {v.tool_id: v.credential for v in versions.values() if v.credential},
+    )
+
+
+def load_snapshot(tenant_id: UUID) -> Snapshot:
+    tenant = Tenant.objects.get(id=tenant_id)
+    rev = Controls.objects.get(tenant_id=tenant_id).rev  # read first: what changes after it makes the journal say `recheck`
+    opened = open_all(tenant_id).values()
+    credentials = {c.name: Credential(c.name, c.kind, c.secret, c.header) for c in opened}  # type: ignore[arg-type]
+    return Snapshot(
+        tenant_id,
+        tenant.slug,
+        rev,
+        bytes(tenant.secret),
+        tuple(catalog.load_permissions(tenant.slug)),
+        catalog.enabled_tools(tenant.slug),
+        frozenset(EgressAllow.objects.values_list("host_port", flat=True)),
+        {m.name: endpoint(m, credentials) for m in ModelDefinition.objects.all()},
+        credentials,
+    )
+
+
+def endpoint(model: ModelDefinition, credentials: Mapping[str, Credential]) -> ModelEndpoint:
+    return ModelEndpoint(
+        name=model.name,
+        provider=model.provider,
+        base_url=model.base_url,
+        model=model.model,
+        credential=credentials.get(model.credential),
+        price=price_of(model.provider, model.model, model.price_input, model.price_output),
+        timeout_s=model.timeout_s,
+        retry=RetryPolicy.from_json(model.retry),
+    )
+
+
+class Definitions:
+    """Caches of one engine. `orm` runs a function in the engine's own threads."""
+
+    def __init__(self, orm: Callable[..., Any]) -> None:
+        self.orm = orm
+        self.releases: OrderedDict[UUID, ReleaseView] = OrderedDict()
+        self.snapshots: dict[UUID, Snapshot] = {}
+
+    async def release(self, release_id: UUID) -> ReleaseView:
+        view = self.releases.get(release_id)
+        if view is None:
+            view = await self.orm(load_release, release_id)
+            self.releases[release_id] = view
+            if len(self.releases) > KEPT:
+                self.releases.popitem(last=False)
+        return view
+
+    async def snapshot(self, tenant_id: UUID, rev: int | None = None) -> Snapshot:
+        """The controls at `rev`; None: as they are now."""
+        held = self.snapshots.get(tenant_id)
+        if held is None or rev is None or held.rev != rev:
+            held = await self.orm(load_snapshot, tenant_id)
+            self.snapshots[tenant_id] = held
+        return held

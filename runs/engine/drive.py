@@ -1,0 +1,188 @@
+"""The whole loop of one run, on one screen.
+
+The model proposes; this decides. Each turn of the loop looks at what is committed and takes the one next move: ask the model, rule on
+and send tool calls, ask people, wait, or end. *Commit before every effect, and only then*: the result of the last call, the decision
+and the intent of the next are one entry. A resumed run enters the same loop with the same facts.
+"""
+
+import asyncio
+import json
+import logging
+
+from runs.budgets import Stop
+from runs.events import Kind, event
+from runs.inference import tiers
+from runs.states import CallState, Outcome, RunState
+from tools import conditions
+
+from . import model_call, people, tool_call
+from .flight import Ending, Flight, Intent, Stale, Turn
+from .journal import Changed, Fault
+from .services import Services
+
+log = logging.getLogger(__name__)
+PARK_ABOVE_S = 2.0  # a longer back-off lets go of the run
+QUARANTINE_AFTER = 3  # takeovers in a row without progress
+
+
+async def drive(f: Flight, e: Services) -> None:
+    """Until the run ends, parks, or belongs to somebody else."""
+    try:
+        recover(f)
+        while f.ending is None:
+            if stop := must_stop(f):
+                f.ending = stop
+            elif f.draining:
+                return await let_go(f, RunState.QUEUED, "engine_stopping", available_s=0)
+            elif (turn := f.turn) is None or turn.settled:
+                next_turn(f)
+            elif turn.reply is None:
+                if await backed_off(f, f.wait_s):
+                    return
+                await model_call.ask(f, e, turn)
+                tool_call.open_calls(turn)
+            elif call := next((c for c in turn.calls if tool_call.is_approved(c)), None):
+                await people.dispatch(f, e, turn, call)
+            elif tool_call.undecided(turn):
+                if await backed_off(f, max((c.wait_s or 0.0 for c in turn.calls), default=None)):
+                    return
+                await tool_call.advance(f, e, turn)
+            elif tool_call.unknown(turn):
+                return await let_go(f, RunState.NEEDS_RECONCILIATION, "outcome_unknown", waiting=True)
+            else:
+                return await people.ask(f, e, turn)
+        await end(f, f.ending)
+    except Stale:
+        log.info("run %s belongs to another engine now", f.run_id)
+    except Fault as fault:
+        await end_faulty(f, fault)
+
+
+def must_stop(f: Flight) -> Ending | None:
+    if f.cancel:
+        return Ending(RunState.CANCELLED, Outcome.CANCELLED)
+    if f.takeovers >= QUARANTINE_AFTER:
+        return Ending(RunState.QUARANTINED, Outcome.MODEL_ERROR)
+    if f.left_s() <= 0:
+        f.say(Kind.DEADLINE_EXCEEDED, result="error", data={"limit": "run_s", "value": f.limits.run_s})
+        late = Stop("run_s", f.limits.run_s, round(f.limits.run_s - f.left_s(), 1), "clock")
+        return Ending(RunState.FAILED, Outcome.DEADLINE_EXCEEDED, late)
+    return None
+
+
+def next_turn(f: Flight) -> None:
+    """The last turn is settled: end with its answer, or open the turn that follows."""
+    models, last = f.release.spec.models, f.turn
+
+    def holds(expression: str) -> bool:
+        try:
+            return conditions.holds(expression, {"run": tool_call.run_facts(f, last)})
+        except conditions.ConditionError:
+            return False
+
+    role: str | None
+    if last is not None and not last.calls:
+        role = tiers.closing_role(models, holds) if last.role != tiers.SYNTHESIS else None
+        if role is None:
+            return model_call.conclude(f, last)
+    else:
+        role = tiers.role_for(models, [tiers.Turn(t.role, poor(f, t)) for t in f.turns[-3:]], holds)
+    f.turns.append(Turn((last.step if last else 0) + 1, role, tiers.model_for(models, role).model))
+
+
+def poor(f: Flight, turn: Turn) -> bool:
+    """Whether a read of this turn came back empty or invalid."""
+    tools = f.release.tools
+    reads = [c for c in turn.calls if c.name in tools and not tools[c.name].mutating]
+    return any(tiers.came_back_poor(c.result or {}) for c in reads)
+
+
+def recover(f: Flight) -> None:
+    """What the last owner had in flight. A model call may have been billed: its reservation counts as spent."""
+    turn = f.turn
+    if turn is None:
+        return
+    if turn.reply is None and turn.state == CallState.DISPATCHED:
+        turn.state = CallState.FAILED_NOT_APPLIED
+        f.spend(0, 0, f.reserved)
+        f.pending.changed.append(Changed(turn.step, 0, turn.state, error="unknown", attempt=turn.attempt, cost=f.reserved))
+        f.say(Kind.MODEL_CALL_FAILED, step_id=turn.step, ord=0, model=turn.model, result="error", error_type="unknown",
+              retryable=True, cost_micro=f.reserved, data={"attempt": turn.attempt, "lost": True})  # fmt: skip
+        if turn.attempt >= model_call.retries.MAX_SENDS:
+            model_call.failed(f, Outcome.MODEL_ERROR, "The model call used all its sends.", "unknown")
+    tool_call.open_calls(turn)
+    for call in turn.calls:
+        definition = f.release.tools.get(call.name)
+        if call.state == CallState.DISPATCHED and call.result is None and definition and definition.mutating:
+            if definition.idempotency != "key":
+                call.state = CallState.UNKNOWN
+                f.pending.changed.append(Changed(turn.step, call.ord, call.state, error="unknown", attempt=call.attempt))
+                f.say(Kind.TOOL_CALL_UNKNOWN, step_id=turn.step, ord=call.ord, tool=call.name, result="unknown",
+                      error_type="unknown", data={"attempt": call.attempt, "lost": True})  # fmt: skip
+
+
+async def backed_off(f: Flight, wait_s: float | None) -> bool:
+    """Wait before the next attempt; True: the run was parked instead. What failed is durable before the wait."""
+    f.wait_s = None
+    if not wait_s:
+        return False
+    if wait_s > PARK_ABOVE_S:
+        await let_go(f, RunState.WAITING_TIMER, "backoff", available_s=min(wait_s, max(f.left_s(), 0)))
+        return True
+    await f.commit(Intent(reserve=0))
+    try:
+        await asyncio.wait_for(f.poked.wait(), wait_s)
+    except TimeoutError:
+        pass
+    return False
+
+
+async def let_go(f: Flight, state: RunState, reason: str, *, available_s: float | None = None, waiting: bool = False) -> None:
+    """Give the run back: to the queue, to a timer, or to people."""
+    intent = Intent(state=state)
+    intent.events.append(event(Kind.RUN_PARKED, data={"state": state.value, "reason": reason}))
+    if available_s is not None:
+        intent.rare["available_s"] = available_s
+    if waiting:
+        intent.rare["waiting"] = True
+    await f.commit(intent)
+
+
+async def end(f: Flight, ending: Ending) -> None:
+    """The terminal entry: outcome, which limit, the last error, and the calls given up."""
+    step = f.turn.step if f.turn else 0
+    if ending.state == RunState.QUARANTINED:
+        return await let_go(f, RunState.QUARANTINED, "takeovers")
+    intent = Intent(state=ending.state, changed=f.abandoned())
+    intent.rare["outcome"] = ending.outcome.value
+    stop = None
+    if ending.stop:
+        s = ending.stop
+        stop = {"limit": s.limit, "value": s.value, "used": s.used, "by": s.by, "step": step}
+        intent.rare["stop"] = stop
+        if s.limit != "run_s":
+            intent.events.append(event(Kind.BUDGET_EXCEEDED, step_id=step, result="error", data=stop))
+    if ending.error:
+        intent.rare["last_error"] = {**ending.error, "step": step}
+    if ending.answer_step is not None:
+        intent.rare["answer_step"] = ending.answer_step
+    result = "ok" if ending.state == RunState.SUCCEEDED else "error"
+    data = {"state": ending.state.value, "outcome": ending.outcome.value, "stop": stop}
+    cost = {"input_tokens": f.used.tokens_in, "output_tokens": f.used.tokens_out, "cost_micro": f.used.cost_micro}
+    intent.events.append(event(Kind.RUN_COMPLETED, step_id=step, result=result, **cost, data=data))
+    await f.commit(intent)
+
+
+async def end_faulty(f: Flight, fault: Fault) -> None:
+    """An entry that cannot be written: keep what was seen if that alone can be, then fail the run. Never the engine."""
+    log.error("run %s: an entry could not be written: %s", f.run_id, fault)
+    f.pending.planned, f.pending.steps = [], []
+    message = json.dumps(str(fault)[:300])
+    ending = Ending(RunState.FAILED, Outcome.INVALID_OUTPUT, error={"error_type": "invalid_output", "message": message})
+    for _ in range(2):
+        try:
+            return await end(f, ending)
+        except Fault:
+            f.pending = type(f.pending)()
+        except Stale:
+            return

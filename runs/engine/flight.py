@@ -1,0 +1,232 @@
+"""One run in an engine's memory: what its rows say, and what is decided but not yet committed."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from runs.budgets import Stop, Used
+from runs.events import Kind, event
+from runs.spec import Limits
+from runs.states import CallState, Outcome, RunState
+from tenants.ids import encode
+
+from .definitions import ReleaseView, Snapshot
+from .journal import Changed, Entry, Journal, Planned
+
+JSON = dict[str, Any]
+
+
+class Stale(Exception):
+    """Another engine owns this run now: stop, touch nothing."""
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """One call the model asked for. `result` is set exactly when it is settled: the model will be told it."""
+
+    ord: int
+    name: str
+    provider_id: str
+    args: bytes | None  # canonical bytes; None: the arguments were not an object
+    state: str | None = None  # None: no row yet
+    attempt: int = 0
+    result: JSON | None = None
+    error: str | None = None
+    decision: JSON | None = None
+    approval_id: UUID | None = None
+    wait_s: float | None = None  # a retry is due after this
+
+
+@dataclass(slots=True)
+class Turn:
+    """One step: a model call, and the tool calls it asked for once it has answered."""
+
+    step: int
+    role: str
+    model: str
+    state: str | None = None  # of the model call
+    attempt: int = 0
+    tries: int = 0  # sends to the current model
+    reply: JSON | None = None
+    calls: list[ToolCall] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def settled(self) -> bool:
+        return self.reply is not None and all(call.result is not None for call in self.calls)
+
+
+@dataclass(slots=True)
+class Pending:
+    """Facts that wait for the next commit: they were seen, nothing depends on them yet."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[tuple[int, str, str, int]] = field(default_factory=list)
+    changed: list[Changed] = field(default_factory=list)
+    planned: list[Planned] = field(default_factory=list)
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: int = 0
+    rare: JSON = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Intent:
+    """What the run is about to do. Made anew when the controls changed between the decision and the commit."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+    changed: list[Changed] = field(default_factory=list)
+    planned: list[Planned] = field(default_factory=list)
+    state: str | None = None
+    step: int | None = None
+    reserve: int = 0
+    hold: float | None = None
+    tool_calls: int = 0
+    writes: int = 0
+    rare: JSON = field(default_factory=dict)
+    dispatches: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    state: RunState
+    outcome: Outcome
+    stop: Stop | None = None
+    error: JSON | None = None
+    answer_step: int | None = None
+
+
+def overlap(first: list[Changed], second: list[Changed]) -> bool:
+    """Whether a call is in both."""
+    return bool(second) and bool({(c.step, c.ord) for c in first} & {(c.step, c.ord) for c in second})
+
+
+class Flight:
+    """State of one claimed run. Only its own coroutine touches it, but for `cancel` and `poke`."""
+
+    def __init__(self, row: Mapping[str, Any], release: ReleaseView, snapshot: Snapshot, journal: Journal) -> None:
+        self.journal, self.release, self.snapshot = journal, release, snapshot
+        self.id: UUID = row["id"]
+        self.tenant: UUID = row["tenant_id"]
+        self.run_id = encode("agt", self.id)
+        self.fence: int = row["fence"]
+        self.entry = 0
+        self.mode: str = row["mode"]
+        self.limits = Limits(**row["limits"])
+        self.deadline = time.monotonic() + row["left_s"]
+        self.takeovers: int = row["takeovers"]
+        self.starter: int | None = row["starter_id"]
+        self.used = Used(row["step"], row["tool_calls"], row["writes"], row["tokens_in"], row["tokens_out"], row["cost_micro"])
+        self.reserved: int = row["reserved_micro"]
+        self.unpriced: bool = row["unpriced"]
+        self.user: JSON = row["user"] or {}
+        self.traceparent: str | None = row["traceparent"] or None
+        self.asked = row["text"] if row["data"] is None else row["text"] + "\n\n" + json.dumps(row["data"], ensure_ascii=False)
+        self.turns: list[Turn] = []
+        self.messages: list[JSON] = [
+            {"role": "system", "content": release.spec.instructions},
+            {"role": "user", "content": self.asked},
+        ]
+        self.told = 0  # turns already in `messages`
+        self.pending = Pending()
+        self.ending: Ending | None = None
+        self.wait_s: float | None = None  # the next model attempt is due after this
+        self.cancel: bool = row["cancel_requested"]
+        self.draining = False
+        self.poked = asyncio.Event()  # set to end a back-off early
+
+    @property
+    def turn(self) -> Turn | None:
+        return self.turns[-1] if self.turns else None
+
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def left_for(self, turn: Turn, own: float) -> float:
+        """Seconds for one call: never more than its step and its run have left."""
+        return min(own, turn.started + self.limits.step_s - time.monotonic(), self.left_s())
+
+    def restore(self, calls: Iterable[Mapping[str, Any]], roles: Mapping[int, str]) -> None:
+        """Rebuild the turns from rows: a resumed run goes on exactly where its last commit was."""
+        for row in calls:
+            if row["ord"] == 0:
+                role = roles.get(row["step"], "planner")
+                self.turns.append(
+                    Turn(row["step"], role, row["name"], row["state"], row["attempt"], row["attempt"], row["result"])
+                )
+                continue
+            call = ToolCall(row["ord"], row["name"], row["provider_id"], None if row["args"] is None else bytes(row["args"]))
+            call.state, call.attempt, call.result, call.error = row["state"], row["attempt"], row["result"], row["error_class"]
+            call.decision, call.approval_id = row["decision"], row["approval_id"]
+            self.turns[-1].calls.append(call)
+
+    def conversation(self) -> list[JSON]:
+        """The messages so far. Each settled turn is added once; every call the model made has exactly one tool message."""
+        while self.told < len(self.turns) and self.turns[self.told].settled:
+            turn = self.turns[self.told]
+            self.told += 1
+            if not turn.calls:
+                continue  # a draft answer: the synthesis that follows writes its own
+            reply = turn.reply or {}
+            asks = [
+                {"id": ask["id"], "type": "function", "function": {"name": ask["name"], "arguments": ask["arguments"]}}
+                for ask in reply["calls"]
+            ]
+            self.messages.append({"role": "assistant", "content": reply.get("text") or "", "tool_calls": asks})
+            for call in turn.calls:
+                content = json.dumps(call.result, ensure_ascii=False, separators=(",", ":"))
+                self.messages.append({"role": "tool", "tool_call_id": call.provider_id, "content": content})
+        return self.messages
+
+    async def commit(self, intent: Intent) -> bool:
+        """Write everything pending and the intent as one entry. False: the controls changed, decide again.
+
+        Raises Stale (stop at once) and Fault (the entry cannot be written).
+        """
+        if overlap(self.pending.changed, intent.changed):
+            await self.commit(Intent(reserve=self.reserved))  # one statement moves a row once: what failed first, then the next attempt
+        facts = self.pending
+        rare = facts.rare | intent.rare
+        entry = Entry(
+            self.id, self.fence, self.entry + 1, facts.events + intent.events, facts.steps, facts.changed + intent.changed,
+            facts.planned + intent.planned, self.snapshot.rev if intent.dispatches else None, intent.state, intent.step,
+            facts.tokens_in, facts.tokens_out, facts.cost, intent.reserve, intent.hold, intent.tool_calls, intent.writes,
+            json.dumps(rare, separators=(",", ":")) if rare else None,
+        )  # fmt: skip
+        written = await self.journal.write(entry)
+        if written.verdict == "stale":
+            raise Stale
+        if written.verdict == "recheck":
+            return False
+        self.entry += 1
+        self.pending = Pending()
+        self.reserved = intent.reserve
+        self.used.tool_calls += intent.tool_calls
+        self.used.writes += intent.writes
+        self.cancel = self.cancel or written.cancel_requested
+        return True
+
+    def say(self, kind: Kind, **fields: Any) -> None:
+        self.pending.events.append(event(kind, **fields))
+
+    def spend(self, tokens_in: int, tokens_out: int, cost: int) -> None:
+        self.used.tokens_in += tokens_in
+        self.used.tokens_out += tokens_out
+        self.used.cost_micro += cost
+        self.pending.tokens_in += tokens_in
+        self.pending.tokens_out += tokens_out
+        self.pending.cost += cost
+
+    def abandoned(self) -> list[Changed]:
+        """Open calls at the end of a run: given up before they were sent."""
+        open_states = (CallState.READY, CallState.WAITING_APPROVAL)
+        return [
+            Changed(turn.step, call.ord, CallState.ABANDONED, attempt=call.attempt)
+            for turn in self.turns[-1:]
+            for call in turn.calls
+            if call.state in open_states and call.result is None
+        ]

@@ -1,0 +1,66 @@
+"""What drives runs, handed to them by the engine: nothing here is global."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from django.db import close_old_connections, connections
+
+from tools.egress import Egress
+from tools.invoke import Tools
+
+from .definitions import Definitions
+from .flight import Stale
+from .journal import Journal
+
+T = TypeVar("T")
+
+
+class Lease:
+    """The engine's own belief about its lease: confirmed at a monotonic time taken before the renewal was sent."""
+
+    def __init__(self, ttl_s: float) -> None:
+        self.ttl_s = ttl_s
+        self.confirmed = time.monotonic()
+
+    def check(self) -> None:
+        """Before every socket: raises Stale when somebody may already have taken the runs over."""
+        if time.monotonic() > self.confirmed + self.ttl_s * 0.8:
+            raise Stale
+
+
+class Orm:
+    """Rare moves go through the ORM in at most four threads of the engine's own. Shielded: their answer is always read."""
+
+    def __init__(self, threads: int = 4) -> None:
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="orm")
+
+    async def __call__(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        def work() -> T:
+            close_old_connections()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if connections["default"].in_atomic_block:
+                    connections["default"].close()
+
+        future = asyncio.get_running_loop().run_in_executor(self.pool, work)
+        return await asyncio.shield(future)
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=True)
+
+
+@dataclass(slots=True)
+class Services:
+    journal: Journal
+    egress: Egress
+    tools: Tools
+    definitions: Definitions
+    lease: Lease
+    orm: Orm
+    rnd: Callable[[], float] = field(default=random.random)

@@ -1,0 +1,50 @@
+"""The events of a run: their names, and the payload of each. Pure."""
+
+import json
+from enum import StrEnum
+from typing import Any
+
+VERSION = 1
+
+
+class Kind(StrEnum):
+    RUN_ACCEPTED = "run_accepted"
+    RUN_STARTED = "run_started"
+    RUN_RESUMED = "run_resumed"
+    RUN_TAKEN_OVER = "run_taken_over"
+    RUN_PARKED = "run_parked"
+    RUN_COMPLETED = "run_completed"
+    CANCEL_REQUESTED = "cancel_requested"
+    PLAN_DECIDED = "plan_decided"
+    MODEL_CALL_STARTED = "model_call_started"
+    MODEL_CALL_COMPLETED = "model_call_completed"
+    MODEL_CALL_FAILED = "model_call_failed"
+    TOOL_CALL_STARTED = "tool_call_started"
+    TOOL_CALL_COMPLETED = "tool_call_completed"
+    TOOL_CALL_FAILED = "tool_call_failed"
+    TOOL_CALL_UNKNOWN = "tool_call_unknown"
+    RETRY_SCHEDULED = "retry_scheduled"
+    POLICY_DECIDED = "policy_decided"
+    POLICY_VIOLATED = "policy_violated"
+    APPROVAL_REQUESTED = "approval_requested"
+    APPROVAL_DECIDED = "approval_decided"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_VOIDED = "approval_voided"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    FALLBACK_ACTIVATED = "fallback_activated"
+
+
+FIELDS = (
+    "step_id", "ord", "model", "tool", "latency_ms", "input_tokens", "output_tokens", "cost_micro", "result", "error_type",
+    "retryable",
+)  # fmt: skip
+
+
+def event(kind: Kind, *, data: dict[str, Any] | None = None, **fields: Any) -> tuple[str, str]:
+    """(kind, payload JSON). `fields` are of FIELDS, Nones left out; `data` holds hashes, references and numbers, no free text."""
+    payload: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if data:
+        payload["data"] = data
+    payload["v"] = VERSION
+    return kind.value, json.dumps(payload, separators=(",", ":"))

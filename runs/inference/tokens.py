@@ -1,0 +1,69 @@
+"""Counting tokens without the model's own tokenizer: for reservations, and where a provider's count cannot be believed."""
+
+import json
+from typing import Any, NamedTuple
+
+from .types import ModelRequest
+
+# Byte-pair tokenizers make a token of about 4 bytes of English, 3 of JSON, code and digits, 3 of Chinese (one character).
+BYTES_PER_TOKEN = 3
+PER_MESSAGE = 8  # role, separators, the wire's own marks
+PER_TOOL = 24  # what a provider wraps around each function
+
+# A token is at least a byte, but providers add prompts of their own. Beyond these a count is a fault, not usage.
+SLACK = 100_000
+TIMES = 4
+
+
+class Usage(NamedTuple):
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+
+
+def of_text(*texts: str) -> int:
+    """Tokens in these texts, rather too many than too few; 0 for empty ones."""
+    size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def estimate(request: ModelRequest) -> int:
+    """Input tokens of a request, rather too many than too few. At least 1."""
+    total = 1
+    for message in request.messages:
+        total += PER_MESSAGE + _of_message(message)
+    for offer in request.tools:
+        total += PER_TOOL + of_text(offer.name, offer.description, _plain(dict(offer.input_schema)))
+    return total
+
+
+def _of_message(message: dict[str, Any]) -> int:
+    rest = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
+    content = message.get("content") or ""
+    return of_text(content if isinstance(content, str) else _plain(content), _plain(rest) if rest else "")
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def usage(reported: Any, request: ModelRequest, *, sent_bytes: int, produced: int) -> Usage:
+    """The provider's count where it can be true, else ours: each side by itself, `estimated` when either is ours.
+
+    `reported`: the reply's `usage`, anything. `sent_bytes`: the request's body. `produced`: our count of what came.
+    """
+    said = reported if isinstance(reported, dict) else {}
+    tokens_in = _believable(said.get("prompt_tokens"), least=1, most=TIMES * sent_bytes + SLACK)
+    most_out = TIMES * max(request.max_tokens, produced) + SLACK
+    tokens_out = _believable(said.get("completion_tokens"), least=min(produced, 1), most=most_out)
+    return Usage(
+        estimate(request) if tokens_in is None else tokens_in,
+        produced if tokens_out is None else tokens_out,
+        tokens_in is None or tokens_out is None,
+    )
+
+
+def _believable(value: Any, *, least: int, most: int) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and least <= value <= most else None

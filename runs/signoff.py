@@ -1,0 +1,124 @@
+"""A person's verdict, or its absence, reaches the run: one transaction per run, locked run -> call -> approval."""
+
+import hashlib
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef
+from django.db.models.functions import Coalesce, Now
+
+from approvals import gate
+from approvals.models import Approval
+from tenants.actors import Actor
+from tenants.errors import NotFound, Refused
+
+from .events import Kind, event
+from .history import DUE, append, notify
+from .models import Call, Run, RunInput
+from .states import TERMINAL, CallState, RunState
+
+
+def decide(actor: Actor, approval_id: UUID, *, verdict: str, digest: str, reason: str = "", args: Any = None) -> Approval:
+    """Record the verdict through the gate and wake the run when no call of it waits any more.
+
+    `digest` is the one this person was shown. Refuses as `gate.decide` does, and with run_not_waiting 409, not_supported 422.
+    """
+    if args is not None:
+        message = "Edited arguments are not supported yet. Reject, and say in the reason what should change."
+        raise Refused("not_supported", message, 422, key="args")
+    with transaction.atomic():
+        run, approval = _held(actor, approval_id)
+        outcome = gate.decide(actor, approval, verdict=verdict, digest=digest, reason=reason)
+        if outcome is not gate.Outcome.REPEATED and run is not None:
+            _tell(run, approval, outcome, actor.user.username, verdict, gate.storable(reason))
+    return approval
+
+
+def expire_due(limit: int = 100) -> int:
+    """Close approvals whose time is over; how many. A run that somebody holds is left to them, or to the next round."""
+    reachable = Run.objects.filter(pk=OuterRef("run_id"), state__in=(RunState.WAITING_APPROVAL, *TERMINAL))
+    overdue = Approval.objects.filter(Exists(reachable), state=Approval.State.PENDING, expires_at__lte=Now())
+    runs = dict.fromkeys(overdue.order_by("expires_at").values_list("run_id", flat=True)[:limit])
+    return sum(_expire_in(run_id) for run_id in runs)
+
+
+def _held(actor: Actor, approval_id: UUID) -> tuple[Run | None, Approval]:
+    """The run and the approval, locked in order. The run is None when retention has removed it."""
+    seen = Approval.objects.filter(pk=approval_id).first()
+    if seen is None or not actor.sees(seen.tenant_id):
+        raise NotFound("approval")
+    run = Run.objects.select_for_update(no_key=True).filter(pk=seen.run_id).first()
+    Call.objects.select_for_update(no_key=True).filter(run_id=seen.run_id, step=seen.step, ord=seen.ord).first()
+    approval = Approval.objects.select_for_update(no_key=True).get(pk=approval_id)
+    waiting = run is not None and run.state == RunState.WAITING_APPROVAL
+    if approval.state == Approval.State.PENDING and not waiting:
+        state = run.state if run else "gone"
+        raise Refused("run_not_waiting", f"The run does not wait for people: it is {state}.", 409, state=state)
+    return run, approval
+
+
+def _tell(run: Run, approval: Approval, outcome: gate.Outcome, by: str, verdict: str, reason: str) -> None:
+    if outcome is gate.Outcome.APPROVED:
+        _move_call(approval, state=CallState.READY, approval_id=approval.id)
+    elif outcome is gate.Outcome.REJECTED:
+        _block(approval, "approval_rejected", reason or "A person rejected this call.")
+    data = {"approval_id": approval.approval_id, "by": by, "verdict": verdict, "state": approval.state}
+    if reason:
+        data["reason_sha256"] = hashlib.sha256(reason.encode()).hexdigest()
+    result = "denied" if outcome is gate.Outcome.REJECTED else "ok"
+    _go_on(run, [_about(Kind.APPROVAL_DECIDED, approval, result, data)])
+
+
+@transaction.atomic
+def _expire_in(run_id: UUID) -> int:
+    run = Run.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=run_id).first()
+    if run is None or run.state not in (RunState.WAITING_APPROVAL, *TERMINAL):
+        return 0
+    events = []
+    for approval in Approval.objects.filter(run_id=run_id, state=Approval.State.PENDING).order_by("step", "ord"):
+        if gate.expire(approval):
+            _block(approval, "approval_expired", "Nobody decided in time, so this call was not made.")
+            data = {"approval_id": approval.approval_id}
+            events.append(_about(Kind.APPROVAL_EXPIRED, approval, "denied", data))
+    if events:
+        _go_on(run, events)
+    return len(events)
+
+
+def _about(kind: Kind, approval: Approval, result: str, data: dict[str, Any]) -> tuple[str, str]:
+    return event(kind, step_id=approval.step, ord=approval.ord, tool=approval.tool, result=result, data=data)
+
+
+def _block(approval: Approval, error_type: str, message: str) -> None:
+    """The call ends unsent; `result` is what the model will be told."""
+    told = {"ok": False, "error_type": error_type, "message": message}
+    _move_call(approval, state=CallState.BLOCKED, approval_id=approval.id, result=told, ended_at=Now())
+
+
+def _move_call(approval: Approval, **values: Any) -> bool:
+    """waiting_approval -> somewhere. False: the call does not wait any more (its run has ended)."""
+    waiting = Call.objects.filter(run_id=approval.run_id, step=approval.step, ord=approval.ord, state=CallState.WAITING_APPROVAL)
+    return bool(waiting.update(**values))
+
+
+def _go_on(run: Run, events: list[tuple[str, str]]) -> None:
+    """Write the events; queue the run if none of its calls waits for a person, its deadline moved on by the wait."""
+    waits = Call.objects.filter(run_id=run.id, state=CallState.WAITING_APPROVAL).exists()
+    resume = run.state == RunState.WAITING_APPROVAL and not waits
+    append(run, [*events, event(Kind.RUN_RESUMED)] if resume else events)
+    if not resume:
+        Run.objects.filter(pk=run.pk).update(seq=run.seq)
+        return
+    waited = Now() - Coalesce(F("waiting_since"), Now())
+    moved_on = ExpressionWrapper(F("deadline_at") + waited, output_field=DateTimeField())
+    Run.objects.filter(pk=run.pk, state=RunState.WAITING_APPROVAL).update(
+        seq=run.seq, state=RunState.QUEUED, available_at=Now(), waiting_since=None,
+        deadline_at=F("deadline_at") if _counts_waiting(run) else moved_on,
+    )  # fmt: skip
+    notify(DUE, run.id)
+
+
+def _counts_waiting(run: Run) -> bool:
+    asked = RunInput.objects.filter(pk=run.pk).values_list("limits", flat=True).first()
+    return bool(asked and asked.get("count_waiting"))

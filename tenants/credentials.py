@@ -1,0 +1,112 @@
+"""Credentials sealed at rest. The keys live outside the database; the plaintext names the tenant and credential it belongs to."""
+
+import json
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from uuid import UUID
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+
+from .errors import Refused
+from .models import Credential, Tenant
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A credential in the clear, for one use. `basic`: the secret is `user:password`; `header`: sent in that header."""
+
+    name: str
+    kind: str
+    secret: str = field(repr=False)
+    header: str | None = None
+
+
+class Unreadable(Refused):
+    """A sealed value that no key of ours opens, or that was sealed for another tenant or name."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__("credential_unreadable", f"The credential {name} {why}. Enter it again.", 500, credential=name)
+
+
+def seal(tenant_id: UUID, name: str, secret: str) -> bytes:
+    """Fernet has no associated data, so tenant and name are inside and are checked by `open`."""
+    return _keys().encrypt(json.dumps([str(tenant_id), name, secret]).encode())
+
+
+def open(tenant_id: UUID, name: str, sealed: bytes | memoryview) -> str:
+    """The secret. Raises Unreadable, which never carries the sealed or the plain text."""
+    try:
+        plain = _keys().decrypt(bytes(sealed))
+    except InvalidToken:
+        raise Unreadable(name, "cannot be opened with the keys in SEALING_KEYS or in the state folder") from None
+    bound_tenant, bound_name, secret = json.loads(plain)
+    if (bound_tenant, bound_name) != (str(tenant_id), name):
+        raise Unreadable(name, "was sealed for another tenant or under another name")
+    return str(secret)
+
+
+def open_all(tenant_id: UUID) -> dict[str, Opened]:
+    """Name -> credential, of one tenant. One that cannot be opened is left out and logged: only its own tools stop."""
+    opened = {}
+    for row in Credential.objects.filter(tenant_id=tenant_id):
+        try:
+            opened[row.name] = Opened(row.name, row.kind, open(tenant_id, row.name, row.sealed), row.header or None)
+        except Unreadable as unreadable:
+            log.error("tenant %s: %s", tenant_id, unreadable.message)
+    return opened
+
+
+def store(tenant: Tenant, name: str, kind: str, secret: str, header: str = "") -> Credential:
+    """Create or replace. The caller audits (names and versions only) and bumps the tenant's controls."""
+    sealed = seal(tenant.id, name, secret)
+    row, made = Credential.objects.get_or_create(
+        tenant=tenant, name=name, defaults={"kind": kind, "header": header, "sealed": sealed}
+    )
+    if not made:
+        row.kind, row.header, row.sealed, row.version = kind, header, sealed, row.version + 1
+        row.save()
+    return row
+
+
+def reseal_all() -> int:
+    """Seal everything under the newest key, after which older keys may go. Returns how many. Raises Unreadable."""
+    rows = list(Credential.objects.select_for_update(no_key=True).order_by("id"))
+    for row in rows:
+        row.sealed = seal(row.tenant_id, row.name, open(row.tenant_id, row.name, row.sealed))
+        row.save(update_fields=["sealed"])
+    return len(rows)
+
+
+def _keys() -> MultiFernet:
+    return _load(settings.SEALING_KEYS, Path(settings.HOME))
+
+
+@lru_cache(maxsize=4)
+def _load(listed: str, home: Path) -> MultiFernet:
+    """The newest key seals, all of them open. Without SEALING_KEYS one is made once and kept with mode 0600."""
+    keys = [key.strip() for key in listed.split(",") if key.strip()] or [_kept(home / "sealing")]
+    try:
+        return MultiFernet([Fernet(key) for key in keys])
+    except ValueError:
+        raise Refused("bad_sealing_key", "SEALING_KEYS must be Fernet keys: 32 bytes in urlsafe base64 each.", 500) from None
+
+
+def _kept(path: Path) -> str:
+    """Written whole under another name first, then linked: who starts at the same moment reads all of it or nothing."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix="sealing-") as draft:  # made with mode 0600
+            draft.write(Fernet.generate_key())
+            draft.flush()
+            os.fsync(draft.fileno())
+            with suppress(FileExistsError):
+                os.link(draft.name, path)
+    return path.read_text().strip()

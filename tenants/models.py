@@ -1,0 +1,149 @@
+"""Who is asking: tenants, people, their roles, API keys, the audit trail, egress and sealed credentials."""
+
+import secrets
+from typing import ClassVar
+
+from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+
+from .ids import new_id
+from .roles import Role
+
+
+def new_secret() -> bytes:
+    return secrets.token_bytes(32)
+
+
+class User(AbstractUser):
+    """A person. What they may do comes from their memberships; `is_platform_admin` reaches every tenant."""
+
+    is_platform_admin = models.BooleanField(default=False)
+
+
+class Tenant(models.Model):
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    slug = models.SlugField(max_length=63, unique=True)
+    name = models.CharField(max_length=200, blank=True, default="")
+    secret = models.BinaryField(default=new_secret, editable=False)  # keys the idempotency keys of this tenant's calls
+    active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Member(models.Model):
+    class RoleChoice(models.TextChoices):
+        VIEWER = Role.VIEWER.value, "Viewer"
+        OPERATOR = Role.OPERATOR.value, "Operator"
+        APPROVER = Role.APPROVER.value, "Approver"
+        ADMIN = Role.ADMIN.value, "Admin"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="members")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="memberships")
+    role = models.CharField(max_length=16, choices=RoleChoice.choices, default=RoleChoice.VIEWER)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "user"], name="one_role_per_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.user.username} in {self.tenant.slug} as {self.role}"
+
+
+class ApiKey(models.Model):
+    """`sbx_<id>_<secret>`: only the SHA-256 of the secret is stored (256 random bits need no slow hash)."""
+
+    id = models.CharField(primary_key=True, max_length=12)
+    member = models.ForeignKey(Member, on_delete=models.PROTECT, related_name="keys")
+    name = models.CharField(max_length=100)
+    sha256 = models.BinaryField()
+    scopes = ArrayField(models.CharField(max_length=40), default=list)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"sbx_{self.id} ({self.name})"
+
+
+class AuditEntry(models.Model):
+    """Append only (a trigger and the grants refuse everything but INSERT). Holds hashes and references, never free text of runs."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True)  # null: the platform's own chain
+    at = models.DateTimeField(db_default=Now())
+    actor = models.CharField(max_length=150)
+    action = models.CharField(max_length=60)
+    object_kind = models.CharField(max_length=40)
+    object_id = models.CharField(max_length=200)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    reason = models.CharField(max_length=1000, blank=True, default="")
+    request_id = models.CharField(max_length=100, blank=True, default="")
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["tenant", "-id"], name="audit_by_tenant")]
+        verbose_name_plural = "audit entries"
+
+
+class EgressAllow(models.Model):
+    """A host:port outside the public internet that tools and models may reach. Changed by platform admins only."""
+
+    host_port = models.CharField(max_length=260, unique=True)
+
+    def __str__(self) -> str:
+        return self.host_port
+
+
+class Credential(models.Model):
+    """A secret that a run uses in its tenant's name. Sealed at rest, bound to tenant and name, never read back."""
+
+    class Kind(models.TextChoices):
+        BEARER = "bearer"
+        HEADER = "header"
+        BASIC = "basic"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.BEARER)
+    header = models.CharField(max_length=100, blank=True, default="")
+    sealed = models.BinaryField()
+    version = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "name"], name="one_credential_per_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Controls(models.Model):
+    """One row per tenant, bumped by every change of a permission, rule, switch or breaker.
+
+    An entry that dispatches carries the `rev` its decision was made under; another `rev` means: decide again.
+    """
+
+    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True)
+    rev = models.BigIntegerField(default=1)
+
+    class Meta:
+        db_table = "controls"
+        verbose_name_plural = "controls"
+
+
+class IdempotencyRecord(models.Model):
+    """What a request with an Idempotency-Key was answered, written in the transaction that did the work."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    key = models.CharField(max_length=255)
+    endpoint = models.CharField(max_length=100)
+    body_sha256 = models.BinaryField()
+    object_id = models.UUIDField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "endpoint", "key"], name="one_answer_per_key")
+        ]

@@ -1,0 +1,147 @@
+"""The blocks of a configuration document that describe one tool and one release."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from runs.spec import NotSupported, ReleaseSpec, Tightening, limits
+from tenants.errors import Refused
+from tools.spec import ToolSpec, destination, private_host_port
+
+TOOL: dict[str, Any] = {
+    "adapter": {"kind": "http", "url": "https://desk.example.com/tickets"},
+    "description": "Open a ticket.",
+    "effect": "write",
+    "idempotency": "key",
+    "input_schema": {"type": "object", "properties": {}, "additionalProperties": False},
+}
+RELEASE: dict[str, Any] = {"instructions": "Help.", "models": {"planner": {"model": "primary"}}}
+
+
+def test_two_documents_that_say_the_same_have_one_digest() -> None:
+    same = dict(reversed(TOOL.items())) | {"labels": ["money", "egress"]}
+    assert ToolSpec(**TOOL, labels=("egress", "money")).sha256("t") == ToolSpec(**same).sha256("t")
+    assert ToolSpec(**TOOL).sha256("t") != ToolSpec(**TOOL).sha256("u")
+
+
+def test_who_sees_a_tool_is_not_part_of_its_version() -> None:
+    assert ToolSpec(**TOOL).sha256("t") == ToolSpec(**TOOL, tenants=("acme",)).sha256("t")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"description": "Other."},
+        {"effect": "irreversible"},
+        {"idempotency": "none"},
+        {"timeout_s": 3},
+        {"labels": ["egress"]},
+        {"retry": {"max_attempts": 3}},
+        {"credential": "desk-token"},
+        {"output_schema": {"type": "object"}},
+        {"adapter": {"kind": "http", "url": "https://desk.example.com/other"}},
+        {"duplicate_when": "status == 409"},
+    ],
+)
+def test_everything_that_decides_what_a_call_does_changes_the_digest(change: dict[str, Any]) -> None:
+    assert ToolSpec(**(TOOL | change)).sha256("t") != ToolSpec(**TOOL).sha256("t")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"colour": "red"}, ("colour",)),
+        ({"effect": "perhaps"}, ("effect",)),
+        ({"adapter": {"kind": "smtp"}}, ("adapter",)),
+        ({"adapter": {"kind": "python", "name": "os.system"}}, ("adapter", "python", "name")),
+        ({"adapter": {"kind": "http", "url": "file:///etc/passwd"}}, ("adapter", "http", "url")),
+        ({"adapter": {"kind": "http", "url": "https://user:pw@desk.example.com/"}}, ("adapter", "http", "url")),
+        ({"adapter": {"kind": "http", "url": "${SANDBOX_URL}/desk"}}, ("adapter", "http", "url")),
+        ({"retry": {"max_attempts": 0}}, ("retry",)),
+        ({"retry": {"retry_on": ["unknown"]}}, ("retry",)),
+        ({"timeout_s": 0}, ("timeout_s",)),
+        ({"timeout_s": float("inf")}, ("timeout_s",)),
+    ],
+)
+def test_what_a_tool_may_not_say_is_refused_with_its_path(change: dict[str, Any], where: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ToolSpec(**(TOOL | change))
+    assert caught.value.errors()[0]["loc"] == where
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verify": {"args": {}}},
+        {"preview": {"a": 1}},
+        {"compensate": {"a": 1}},
+        {"effect_key": "t:{id}"},
+        {"adapter": {"kind": "mcp"}},
+    ],
+)
+def test_what_is_not_built_is_refused_as_such(change: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as caught:
+        ToolSpec(**(TOOL | change))
+    assert caught.value.code == "not_supported"
+    assert next(iter(change)) in caught.value.fields["key"]
+
+
+def test_an_empty_block_of_what_is_not_built_is_fine() -> None:
+    assert ToolSpec(**TOOL, verify=None, preview={}).description == "Open a ticket."
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("https://desk.example.com/x", None),
+        ("http://8.8.8.8/", None),
+        ("http://127.0.0.1:9009/desk", "127.0.0.1:9009"),
+        ("http://127.1:9009/", "127.0.0.1:9009"),
+        ("http://0x7f000001/", "127.0.0.1:80"),
+        ("http://2130706433/", "127.0.0.1:80"),
+        ("https://10.0.0.3/", "10.0.0.3:443"),
+        ("http://169.254.169.254/latest", "169.254.169.254:80"),
+        ("http://[::1]:8080/", "[::1]:8080"),
+        ("http://[::ffff:10.0.0.1]/", "[::ffff:a00:1]:80"),
+        ("http://localhost:9/", "localhost:9"),
+        ("http://localhost./", "localhost:80"),
+        ("http://a.localhost/", "a.localhost:80"),
+        ("http://0.0.0.0/", "0.0.0.0:80"),
+    ],
+)
+def test_an_address_that_is_not_public_is_recognised_in_every_spelling(url: str, private: str | None) -> None:
+    assert private_host_port(url) == private
+
+
+@pytest.mark.parametrize(
+    "url", ["", "desk.example.com", "ftp://a/", "http:///x", "http://a:99999/", "http://a/ b", "http://a/#x", "http://[::1/"]
+)
+def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        destination(url)
+
+
+@pytest.mark.mission("P12.1")
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"ladder": [{"on": "loop", "do": "stop"}]}, "ladder"), ({"memory": {"session": True}}, "memory")],
+)
+def test_a_release_that_names_what_is_not_built_is_refused(change: dict[str, Any], key: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        ReleaseSpec(**(RELEASE | change))
+    assert caught.value.key == key
+    assert ReleaseSpec(**(RELEASE | {key: None})).instructions == "Help."
+
+
+def test_a_release_may_not_name_a_model_outside_its_budget_or_a_tool_twice() -> None:
+    with pytest.raises(ValidationError, match="primary"):
+        ReleaseSpec(**(RELEASE | {"budget": {"allowed_models": ["other"]}}))
+    with pytest.raises(ValidationError, match="twice"):
+        ReleaseSpec(**(RELEASE | {"tools": ["a", "a"]}))
+
+
+def test_a_caller_may_only_tighten() -> None:
+    spec = ReleaseSpec(**(RELEASE | {"budget": {"max_steps": 6, "max_cost_usd": "0.08"}}))
+    asked = limits(spec, Tightening(max_steps=20, max_cost_usd="0.02", run_s=5))
+    assert (asked.max_steps, asked.max_cost_micro, asked.run_s) == (6, 20_000, 5)

@@ -1,0 +1,130 @@
+"""The block of one tool in a configuration document, validated. Pure."""
+
+import socket
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tenants.errors import Refused
+
+from .addresses import is_public, reached
+from .canonical import dumps
+from .definitions import Effect, RetryPolicy
+
+NOT_BUILT = ("effect_key", "verify", "preview", "compensate")
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class HttpAdapter(Strict):
+    kind: Literal["http"]
+    method: Literal["POST", "PUT", "PATCH", "DELETE", "GET"] = "POST"
+    url: Annotated[str, Field(max_length=2000)]
+
+    @field_validator("url")
+    @classmethod
+    def can_be_sent_to(cls, url: str) -> str:
+        destination(url)
+        return url
+
+
+class PythonAdapter(Strict):
+    """A registered name; a dotted path would name any code on the machine."""
+
+    kind: Literal["python"]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class ToolSpec(Strict):
+    """Raises Refused("not_supported") for a known key whose enforcement is not built."""
+
+    adapter: Annotated[HttpAdapter | PythonAdapter, Field(discriminator="kind")]
+    description: Annotated[str, Field(min_length=1, max_length=4000)]
+    effect: Effect
+    idempotency: Literal["key", "none"] = "none"
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 15
+    retry: dict[str, Any] = {}
+    labels: tuple[Label, ...] = ()
+    duplicate_when: Annotated[str, Field(max_length=2000)] = ""
+    credential: Annotated[str, Field(max_length=100)] = ""
+    tenants: tuple[Slug, ...] = ()  # who sees it; empty: every tenant
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_what_is_not_built(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for key in NOT_BUILT:
+            if value.get(key):
+                raise not_supported(key)
+        adapter = value.get("adapter")
+        if isinstance(adapter, dict) and adapter.get("kind") == "mcp":
+            raise not_supported("adapter.kind: mcp")
+        return {key: part for key, part in value.items() if key not in NOT_BUILT}
+
+    @field_validator("retry")
+    @classmethod
+    def retry_can_be_read(cls, value: dict[str, Any]) -> dict[str, Any]:
+        RetryPolicy.from_json(value)
+        return value
+
+    def stored(self) -> dict[str, Any]:
+        """The fields of a version: everything that decides what a call does (`tenants` only says who sees the tool)."""
+        values = self.model_dump(mode="json", include=set(ToolSpec.model_fields) - {"tenants"})
+        return values | {"labels": sorted(set(self.labels))}
+
+    def sha256(self, name: str) -> str:
+        return sha256(dumps({"name": name, **self.stored()})).hexdigest()
+
+
+def not_supported(key: str) -> Refused:
+    return Refused("not_supported", f"{key} is known but not supported yet. Leave it out.", key=key)
+
+
+def destination(url: str) -> tuple[str, int]:
+    """-> (host, port). Raises ValueError for what is not plain http(s) to a named host."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("the URL must begin with http:// or https://")
+    if not parts.hostname or parts.username or parts.password or parts.fragment:
+        raise ValueError("the URL needs a host, and may hold neither a user nor a fragment")
+    if any(mark in url for mark in ("${", " ", "\\")) or not url.isprintable():
+        raise ValueError("the URL holds a character that cannot be sent")
+    return parts.hostname.rstrip("."), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def private_host_port(url: str) -> str | None:
+    """`host:port` if the host is written as an address that is not public (or as localhost), else None.
+
+    Names are judged by what they resolve to, when they are called.
+    """
+    host, port = destination(url)
+    if host == "localhost" or host.endswith(".localhost"):
+        return f"{host}:{port}"
+    ip = literal(host)
+    if ip is None or is_public(reached(str(ip))):
+        return None
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+
+
+def literal(host: str) -> IPv4Address | IPv6Address | None:
+    """The address a host is written as, in the old short forms (`127.1`, `0x7f000001`) too."""
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    if not host[:1].isdigit():
+        return None
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
