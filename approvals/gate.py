@@ -122,12 +122,6 @@ def consume(approval: Approval, digest: str) -> bool:
     return bool(approved.filter(digest=digest).update(state=State.CONSUMED))
 
 
-def withdraw(approval_id: UUID, reason: str) -> bool:
-    """Void one open approval, pending or given. False: it is not open any more."""
-    one = Approval.objects.filter(id=approval_id, state__in=OPEN)
-    return bool(one.update(state=State.VOID, void_reason=reason[:200], decided_at=Now()))
-
-
 def void(run_id: UUID, reason: str) -> list[UUID]:
     """Close every open approval of a run that will not need them any more; their ids."""
     waiting = Approval.objects.filter(run_id=run_id, state__in=OPEN)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from runs import catalog as runs_catalog
@@ -16,6 +17,7 @@ from tenants.errors import Refused
 from tenants.models import Credential, EgressAllow, Tenant
 from tools import catalog, permissions
 from tools.models import Permission, Tool
+from tools.spec import destination
 
 from .document import AgentBlock, CredentialBlock, Document, PermissionBlock, TenantBlock, ToolBlock
 
@@ -289,3 +291,9 @@ def tenant_of(slug: str) -> Tenant:
     if tenant is None:
         raise Refused("unknown_tenant", f"There is no tenant {slug}. List it under tenants.", tenant=slug)
     return tenant
+
+
+def sandbox_variables() -> dict[str, str]:
+    """What `${…}` may name in files: where the sandbox of this installation is."""
+    host, port = destination(settings.SANDBOX_URL)
+    return {"SANDBOX_URL": settings.SANDBOX_URL.rstrip("/"), "SANDBOX_HOSTPORT": f"{host}:{port}"}

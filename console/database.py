@@ -25,9 +25,7 @@ def grant(using: str = "owner", **_: Any) -> None:
         for role in plain_roles():
             name = sql.Identifier(role)
             cursor.execute(sql.SQL("grant usage on schema public to {0}").format(name))
-            cursor.execute(
-                sql.SQL("grant select, insert, update, delete on all tables in schema public to {0}").format(name)
-            )
+            cursor.execute(sql.SQL("grant select, insert, update, delete on all tables in schema public to {0}").format(name))
             cursor.execute(sql.SQL("grant usage, select on all sequences in schema public to {0}").format(name))
             for table in APPEND_ONLY:
                 statement = sql.SQL("revoke update, delete, truncate on {1} from {0}")

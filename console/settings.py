@@ -62,7 +62,6 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
@@ -72,7 +71,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "console.csp.SecurityHeaders",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "console.static_files.StaticFiles",
     "console.api.gateway.RequestIdentity",
     "console.api.gateway.RequestLimits",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -111,9 +110,7 @@ TEMPLATES = [
 def database(url: str, *, pool: bool = False) -> dict[str, Any]:
     """A libpq URL -> Django's settings for it. The pool is for web only: forks must not share sockets."""
     parts = {k: str(v) for k, v in conninfo_to_dict(url).items() if v is not None}
-    options: dict[str, Any] = {
-        k: v for k, v in parts.items() if k not in {"dbname", "user", "password", "host", "port"}
-    }
+    options: dict[str, Any] = {k: v for k, v in parts.items() if k not in {"dbname", "user", "password", "host", "port"}}
     if pool:
         options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
     return {

@@ -78,6 +78,8 @@ class ReleaseSpec(Strict):
         named = self.model_names()
         if allowed is not None and (over := sorted(named - set(allowed))):
             raise ValueError(f"models not in budget.allowed_models: {', '.join(over)}")
+        if self.models.planner.when is not None:
+            raise ValueError("models.planner.when: the planner is never conditional")
         if len(set(self.tools)) != len(self.tools):
             raise ValueError("a tool is listed twice")
         return self

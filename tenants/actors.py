@@ -32,9 +32,7 @@ class Actor:
     def need(self, scope: str) -> None:
         """Raises Refused(403) unless `can(scope)`."""
         if not self.can(scope):
-            raise Refused(
-                "scope_missing", f"This needs the scope {scope}, held by your role and your key.", 403, scope=scope
-            )
+            raise Refused("scope_missing", f"This needs the scope {scope}, held by your role and your key.", 403, scope=scope)
 
     def sees(self, tenant_id: object) -> bool:
         return self.platform_admin or tenant_id == self.tenant.id

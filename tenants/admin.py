@@ -1,5 +1,6 @@
 """The admin of this room: people, tenants, memberships, keys, the audit trail, egress and credentials."""
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -49,6 +50,9 @@ class UserPage(ByTenant, People):
         rows = User.objects.all()
         mates = Member.objects.filter(tenant__in=tenants_where(user, least)).values("user")
         return rows if user.is_platform_admin else rows.filter(pk__in=mates)
+
+    def chain(self, obj: User) -> None:
+        return None
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         with transaction.atomic():
@@ -173,6 +177,9 @@ class AuditEntryPage(ReadOnly):
     ordering = ("-id",)
 
 
+HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?|[0-9a-f:.]+", re.ASCII)
+
+
 class EgressAllowForm(Form):
     def clean_host_port(self) -> str:
         """One spelling per place: lower case, an IPv6 address in brackets."""
@@ -183,7 +190,7 @@ class EgressAllowForm(Form):
         except ValueError:
             host, port = None, None
         plain = f"[{host}]:{port}" if host and ":" in host else f"{host}:{port}"
-        if not host or not port or plain != text or "*" in host:
+        if not host or not port or plain != text or not HOST.fullmatch(host):
             raise forms.ValidationError("Write host:port, for example 127.0.0.1:9009 or [::1]:9009.")
         return plain
 

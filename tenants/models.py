@@ -144,6 +144,4 @@ class IdempotencyRecord(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["tenant", "endpoint", "key"], name="one_answer_per_key")
-        ]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "endpoint", "key"], name="one_answer_per_key")]

@@ -77,7 +77,7 @@ def _classes(value: Mapping[str, Any], name: str, default: frozenset[str]) -> fr
     listed = value.get(name, default)
     if isinstance(listed, str) or not isinstance(listed, Iterable):
         raise ValueError(f"{name}: must be a list of error classes")
-    known = {item.value for item in ErrorClass}
+    known = [item.value for item in ErrorClass]  # a list: what is asked for may not be hashable
     items = list(listed)
     for item in items:
         if item not in known:

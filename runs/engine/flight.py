@@ -39,6 +39,7 @@ class ToolCall:
     decision: JSON | None = None
     approval_id: UUID | None = None
     wait_s: float | None = None  # a retry is due after this
+    unsure: bool = False  # a write, and an earlier send of it may have been applied
 
 
 @dataclass(slots=True)
@@ -162,6 +163,7 @@ class Flight:
             call = ToolCall(row["ord"], row["name"], row["provider_id"], None if row["args"] is None else bytes(row["args"]))
             call.state, call.attempt, call.result, call.error = row["state"], row["attempt"], row["result"], row["error_class"]
             call.decision, call.approval_id = row["decision"], row["approval_id"]
+            call.unsure = call.state == CallState.DISPATCHED and row["effect"] != "read"
             self.turns[-1].calls.append(call)
 
     def conversation(self) -> list[JSON]:
@@ -172,9 +174,13 @@ class Flight:
             if not turn.calls:
                 continue  # a draft answer: the synthesis that follows writes its own
             reply = turn.reply or {}
-            asks = [
-                {"id": ask["id"], "type": "function", "function": {"name": ask["name"], "arguments": ask["arguments"]}}
-                for ask in reply["calls"]
+            asks = [  # arguments that were no JSON object are not sent back: some providers refuse them
+                {
+                    "id": ask["id"],
+                    "type": "function",
+                    "function": {"name": ask["name"], "arguments": ask["arguments"] if c.args else "{}"},
+                }
+                for ask, c in zip(reply["calls"], turn.calls, strict=True)
             ]
             self.messages.append({"role": "assistant", "content": reply.get("text") or "", "tool_calls": asks})
             for call in turn.calls:
@@ -188,7 +194,9 @@ class Flight:
         Raises Stale (stop at once) and Fault (the entry cannot be written).
         """
         if overlap(self.pending.changed, intent.changed):
-            await self.commit(Intent(reserve=self.reserved))  # one statement moves a row once: what failed first, then the next attempt
+            await self.commit(
+                Intent(reserve=self.reserved)
+            )  # one statement moves a row once: what failed first, then the next attempt
         facts = self.pending
         rare = facts.rare | intent.rare
         entry = Entry(

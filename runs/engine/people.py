@@ -70,7 +70,8 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
 
 
 def expiry_s(f: Flight) -> float:
-    return f.limits.approval_s or settings.APPROVAL_EXPIRY_S
+    expiry = f.limits.approval_s or settings.APPROVAL_EXPIRY_S
+    return min(expiry, max(f.left_s(), 0)) if f.limits.count_waiting else expiry
 
 
 def held(run_id: UUID, fence: int, entry: int) -> Run:
@@ -123,7 +124,7 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
         await withdraw(f, e, turn, call, decision.why if timeout > 0 else "The step's time is over.")
         return
     now = call_digest(f, turn, call, definition)
-    verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, now, f.snapshot.rev, timeout)
+    verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, now, f.snapshot.rev, timeout, definition.mutating)
     if verdict == "recheck":
         return
     f.entry += 1
@@ -150,7 +151,9 @@ async def withdraw(f: Flight, e: Services, turn: Turn, call: ToolCall, why: str)
 
 
 @transaction.atomic
-def consume(run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, digest_now: str, rev: int, timeout: float) -> str:
+def consume(
+    run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, digest_now: str, rev: int, timeout: float, mutating: bool
+) -> str:
     """-> `ok`, `recheck` (the controls changed: nothing written) or `void`. Raises Stale."""
     run = held(run_id, fence, entry)
     if not Controls.objects.filter(tenant_id=run.tenant_id, rev=rev).exists():
@@ -170,7 +173,7 @@ def consume(run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, dig
     }
     append(run, [event(Kind.TOOL_CALL_STARTED, step_id=step, ord=call.ord, tool=call.name, data=data)])
     Run.objects.filter(id=run.id).update(
-        seq=run.seq, entry=entry + 1, tool_calls=run.tool_calls + 1, writes=run.writes + 1,
+        seq=run.seq, entry=entry + 1, tool_calls=run.tool_calls + 1, writes=run.writes + mutating,
         hold_until=Now() + timedelta(seconds=timeout + tool_call.HOLD_MARGIN_S),
     )  # fmt: skip
     return "ok"

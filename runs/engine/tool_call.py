@@ -271,7 +271,10 @@ def absorb(f: Flight, e: Services, turn: Turn, call: ToolCall, result: ToolResul
         f.say(Kind.TOOL_CALL_COMPLETED, **facts, result="ok", error_type=call.error, data=evidence(call, result))
         return
     wait = retry_after(f, e, turn, call, definition, result)
-    unsure = definition.mutating and result.applied is None
+    call.unsure = call.unsure or (
+        definition.mutating and result.applied is None
+    )  # one lost answer is not taken back by a later "no"
+    unsure = call.unsure
     f.pending.rare["last_error"] = {"error_type": call.error, "message": str(result.data.get("message"))[:500], "step": turn.step,
                                     "tool": call.name}  # fmt: skip
     f.say(

@@ -1,6 +1,7 @@
 from typing import ClassVar
 
 from django.db import models
+
 from runs.states import CallState
 
 from .run import Run

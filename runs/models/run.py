@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.db.models.functions import Now
+
 from runs.states import DUE, OWNED, RunState
 from tenants.ids import encode, new_id
 from tenants.models import Tenant, User

@@ -29,7 +29,7 @@ from tenants.models import Member, Tenant, User
 pytestmark = pytest.mark.urls(__name__)
 
 FAULTS = {
-    "refused": lambda: Refused("stale", "Somebody was first.", 409, winner="ada", status=1),
+    "refused": lambda: Refused("stale", "Somebody was first.", 409, winner="ada", title="mine"),
     "absent": lambda: NotFound("run"),
     "wait": lambda: Refused("quota", "Too many.", 429, retry_after_s=2.1),
     "throttled": lambda: Throttled(wait=7),
@@ -334,7 +334,7 @@ def test_every_failure_is_a_problem_document_with_a_stable_code(client: Client, 
 
 def test_a_refusals_fields_are_members_but_never_replace_the_standard_ones(client: Client) -> None:
     document = client.get("/fail/refused").json()
-    assert (document["winner"], document["status"], document["detail"]) == ("ada", 409, "Somebody was first.")
+    assert (document["winner"], document["title"], document["detail"]) == ("ada", "Conflict", "Somebody was first.")
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [("wait", "3"), ("throttled", "7"), ("away", "2")])

@@ -56,6 +56,7 @@ class DroppingServer:
         self.default = answer({"ok": True})
         self.requests: list[Seen] = []
         self.connections = 0
+        self.read_one = asyncio.Event()  # set when a request has been read
         self._queue: deque[Behaviour] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -98,6 +99,7 @@ class DroppingServer:
         if seen is None:
             return False
         self.requests.append(seen)
+        self.read_one.set()
         behaviour = self._queue.popleft() if self._queue else self.default
         return await _act(behaviour, writer) and seen.headers.get("connection") != "close"
 
@@ -144,24 +146,27 @@ async def _act(behaviour: Behaviour, writer: asyncio.StreamWriter) -> bool:
             writer.transport.abort()
         case "hang":
             await asyncio.sleep(3600)
-        case "drip_headers":
-            await _drip(writer, b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n")
-        case "drip_body":
-            await _drip(writer, _head(behaviour, 1 << 19), b" ")
-        case "endless":
-            writer.write(f"HTTP/1.1 {behaviour.status} OK\r\nConnection: close\r\n\r\n".encode())
-            while True:
-                writer.write(b" " * 65536)
-                await writer.drain()
+        case "drip_headers" | "drip_body" | "endless":
+            await _go_on(behaviour, writer)
     return False
 
 
-async def _drip(writer: asyncio.StreamWriter, head: bytes, drop: bytes) -> None:
+async def _go_on(behaviour: Behaviour, writer: asyncio.StreamWriter) -> None:
+    if behaviour.kind == "drip_headers":
+        await _repeat(writer, b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n", 0.02)
+    elif behaviour.kind == "drip_body":
+        await _repeat(writer, _head(behaviour, 1 << 19), b" ", 0.02)
+    else:
+        head = f"HTTP/1.1 {behaviour.status} OK\r\nConnection: close\r\n\r\n".encode()
+        await _repeat(writer, head, b" " * 65536, 0)
+
+
+async def _repeat(writer: asyncio.StreamWriter, head: bytes, piece: bytes, pause_s: float) -> None:
     writer.write(head)
     while True:
-        writer.write(drop)
+        writer.write(piece)
         await writer.drain()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause_s)
 
 
 @asynccontextmanager

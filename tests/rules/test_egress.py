@@ -150,8 +150,7 @@ async def test_one_wall_deadline_ends_a_hang_and_a_drip(egress: Egress, server: 
 async def test_the_callers_cancellation_is_passed_on(egress: Egress, server: DroppingServer) -> None:
     server.behave(kind("hang"))
     task = asyncio.create_task(fetch(egress, server, "POST"))
-    while not server.requests:
-        await asyncio.sleep(0.005)
+    await server.read_one.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -137,6 +137,6 @@ def test_the_setting_holds_names_apart_by_commas_or_spaces() -> None:
 
 @pytest.mark.parametrize("error", ["policy", "not_sent", "invalid_output", "nonsense"])
 def test_a_tool_may_not_speak_for_the_runtime(error: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the kind is the promise
+    with pytest.raises(ValueError):
         ToolError(error, "no")
     assert ToolError("conflict", "taken").error_class is ErrorClass.CONFLICT

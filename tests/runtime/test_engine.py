@@ -1,8 +1,9 @@
 """A run from its acceptance to its end, through a real engine, the sandbox over HTTP, and PostgreSQL."""
 
 import pytest
-from approvals.models import Approval
 from asgiref.sync import sync_to_async
+
+from approvals.models import Approval
 from runs import lifecycle, signoff
 from runs.models import Run
 

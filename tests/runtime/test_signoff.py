@@ -306,7 +306,7 @@ def test_a_yes_and_the_expiry_at_once_have_one_winner(committed_db):
     world = make_world()
     for nth in range(20):
         run, approval = waiting(world, expires_s=0.1)
-        early = timedelta(milliseconds=nth)  # from hopeless to comfortable
+        early = timedelta(milliseconds=2 * nth)  # from hopeless to comfortable
         yes = lambda approval=approval, early=early: at(approval.expires_at - early, lambda: decide(world.operator, approval))
         answer, expired = at_once(yes, lambda approval=approval: at(approval.expires_at, signoff.expire_due))
         expired += signoff.expire_due()

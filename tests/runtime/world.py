@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from asgiref.sync import sync_to_async
+
 from console.sandbox import fixtures
 from runs import intake
 from runs.engine.engine import Engine

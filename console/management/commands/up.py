@@ -137,7 +137,10 @@ class Command(BaseCommand):
         connections.close_all()
 
     def collect_static(self) -> None:
-        """Again only when a file changed: compressing takes seconds."""
+        """Hashed names for long caching, and again only when a file changed.
+
+        Not compressed here: it takes many seconds and gains nothing on loopback. `manage.py collectstatic` by hand does it."""
+        settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
         seen = hashlib.sha256(str(settings.STORAGES["staticfiles"]).encode())
         for finder in get_finders():
             for path, storage in finder.list(None):

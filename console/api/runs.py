@@ -1,0 +1,222 @@
+"""Runs over HTTP: accept, list, read, cancel, retry."""
+
+import hashlib
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils.dateparse import parse_datetime
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from console import records
+from runs import intake, lifecycle
+from runs.models import Call, Event, Run
+from runs.states import Outcome, RunState
+from tenants.actors import Actor
+from tenants.errors import NotFound, Refused
+from tenants.ids import decode
+
+from . import paging
+from .schemas import RUN, RUNS, order_schema
+
+FILTERS = (
+    "state",
+    "agent",
+    "tenant",
+    "tool",
+    "release",
+    "outcome",
+    "degraded",
+    "since",
+    "until",
+    "q",
+    "cost_gt",
+    "cursor",
+    "limit",
+)
+PAGE_OF_EVENTS = 500
+
+
+def visible(actor: Actor) -> "QuerySet[Run]":
+    """The runs of the actor's tenant; a platform admin's are everybody's."""
+    return records.RUN_ROWS if actor.platform_admin else records.RUN_ROWS.filter(tenant=actor.tenant)
+
+
+def find(actor: Actor, run_id: str) -> Run:
+    """Raises NotFound for another tenant's and for what is no id at all."""
+    try:
+        run = visible(actor).filter(id=decode("agt", run_id)).first()
+    except ValueError:
+        run = None
+    if run is None:
+        raise NotFound("run")
+    return run
+
+
+def record(run: Run) -> dict[str, Any]:
+    return records.run_records([run])[0]
+
+
+class Runs(APIView):
+    @extend_schema(
+        operation_id="list_runs",
+        parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in FILTERS],
+        responses={200: RUNS},
+    )
+    def get(self, request: Request) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:read")
+        rows, more = paging.page(filtered(visible(actor), request.query_params.dict()), request.query_params, "agt")
+        return Response(paging.answer(records.run_records(rows), more))
+
+    @extend_schema(
+        operation_id="submit_run",
+        description="Accept a run. `Prefer: wait=N` (60 at most) answers 200 with the finished run if it ends in time.",
+        parameters=[
+            OpenApiParameter("Idempotency-Key", OpenApiTypes.STR, OpenApiParameter.HEADER),
+            OpenApiParameter("Prefer", OpenApiTypes.STR, OpenApiParameter.HEADER),
+        ],
+        request=order_schema(),
+        responses={200: RUN, 202: RUN},
+    )
+    def post(self, request: Request) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:write")
+        body = request.data
+        if not isinstance(body, dict):
+            raise Refused("validation", "The body must be a JSON object.", 422)
+        accepted = intake.submit(
+            actor,
+            intake.Order.model_validate(body),
+            idempotency_key=request.headers.get("Idempotency-Key"),
+            body_sha256=hashlib.sha256(intake.as_json(body)).digest(),
+            traceparent=getattr(request._request, "traceparent", ""),
+        )
+        run = records.RUN_ROWS.get(id=accepted.run.id)
+        headers = {"Location": f"/api/v1/runs/{run.run_id}"}
+        if accepted.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        return Response(record(run), status=202, headers=headers)
+
+
+class OneRun(APIView):
+    @extend_schema(operation_id="get_run", responses={200: RUN})
+    def get(self, request: Request, run_id: str) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:read")
+        return Response(record(find(actor, run_id)))
+
+
+class Steps(APIView):
+    @extend_schema(operation_id="get_steps", responses={200: OpenApiTypes.OBJECT})
+    def get(self, request: Request, run_id: str) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:read")
+        return Response({"items": records.step_records(find(actor, run_id)), "next_cursor": None})
+
+
+class Events(APIView):
+    """JSON pages; with `Accept: text/event-stream` the live stream of `console.live.stream` answers instead."""
+
+    @extend_schema(
+        operation_id="get_events",
+        parameters=[OpenApiParameter("after", OpenApiTypes.INT), OpenApiParameter("limit", OpenApiTypes.INT)],
+        responses={200: OpenApiTypes.OBJECT},
+    )
+    def get(self, request: Request, run_id: str) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:read")
+        run = find(actor, run_id)
+        after = paging.number(request.query_params.get("after"), "after", 0, 0, 2**62)
+        limit = paging.number(request.query_params.get("limit"), "limit", PAGE_OF_EVENTS, 1, PAGE_OF_EVENTS)
+        rows = events_after(run.id, after, limit + 1)
+        more = str(rows[limit - 1].seq) if len(rows) > limit else None
+        return Response(paging.answer([records.event_record(event) for event in rows[:limit]], more))
+
+
+def events_after(run_id: UUID, after: int, limit: int) -> list[Event]:
+    return list(Event.objects.filter(run_id=run_id, seq__gt=after).order_by("seq")[:limit])
+
+
+class Cancel(APIView):
+    @extend_schema(operation_id="cancel_run", request=None, responses={200: RUN, 202: RUN})
+    def post(self, request: Request, run_id: str) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        run = lifecycle.cancel(actor, find(actor, run_id).id)
+        done = run.state == RunState.CANCELLED or run.outcome is not None
+        return Response(record(records.RUN_ROWS.get(id=run.id)), status=200 if done else 202)
+
+
+class Retry(APIView):
+    @extend_schema(operation_id="retry_run", request=None, responses={202: RUN})
+    def post(self, request: Request, run_id: str) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        run = lifecycle.retry(actor, find(actor, run_id).id)
+        return Response(record(records.RUN_ROWS.get(id=run.id)), status=202, headers={"Location": f"/api/v1/runs/{run.run_id}"})
+
+
+class NotBuilt(APIView):
+    """Known verbs whose enforcement is not built yet: refused, never accepted and ignored."""
+
+    @extend_schema(exclude=True)
+    def post(self, request: Request, **where: str) -> Response:
+        raise Refused("not_supported", "This is not supported yet.", 422, key=request.path.rstrip("/").rpartition("/")[2])
+
+
+def filtered(rows: "QuerySet[Run]", query: dict[str, str]) -> "QuerySet[Run]":
+    """The filters of `GET /runs`, which the runs page shares. Refuses bad_<filter> 400."""
+    exact = {"agent": "agent_id", "tenant": "tenant__slug", "outcome": "outcome"}
+    for name, column in exact.items():
+        if value := query.get(name):
+            rows = rows.filter(**{column: value})
+    if state := query.get("state"):
+        rows = rows.filter(state__in=state.split(","))
+    if tool := query.get("tool"):
+        rows = rows.filter(Exists(Call.objects.filter(run_id=OuterRef("id"), ord__gt=0, name=tool)))
+    if release := query.get("release"):
+        rows = rows.filter(release_id=paging.typed_id("rel", release, "release"))
+    if degraded := query.get("degraded"):
+        is_degraded = Q(outcome=Outcome.COMPLETED_DEGRADED.value)
+        rows = rows.filter(is_degraded) if degraded == "true" else rows.exclude(is_degraded)
+    if since := query.get("since"):
+        rows = rows.filter(created_at__gte=moment(since, "since"))
+    if until := query.get("until"):
+        rows = rows.filter(created_at__lt=moment(until, "until"))
+    if cost := query.get("cost_gt"):
+        rows = rows.filter(cost_micro__gt=micro(cost))
+    if text := query.get("q"):
+        rows = rows.filter(Q(asked__text__icontains=text) | Q(agent_id__icontains=text) | by_id(text))
+    return rows
+
+
+def by_id(text: str) -> Q:
+    try:
+        return Q(id=decode("agt", text.strip()))
+    except ValueError:
+        return Q(pk__in=[])
+
+
+def moment(text: str, name: str) -> datetime:
+    try:
+        value = parse_datetime(text)
+    except ValueError:
+        value = None
+    if value is None or value.tzinfo is None:
+        raise Refused(f"bad_{name}", f"{name} must be a time like 2026-01-31T12:00:00Z.", 400)
+    return value
+
+
+def micro(text: str) -> int:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or not 0 <= value < 10**9:
+        raise Refused("bad_cost_gt", "cost_gt must be an amount in USD.", 400)
+    return int(value * 1_000_000)

@@ -1,0 +1,31 @@
+"""`/api/v1`. The two views that may wait stand in `console.live.http`."""
+
+from django.urls import path
+from drf_spectacular.views import SpectacularAPIView
+
+from console.live.http import events_or_stream, submit_and_wait
+
+from . import approvals, docs, registry, runs
+
+urlpatterns = [
+    path("runs", submit_and_wait(runs.Runs.as_view())),
+    path("runs/<str:run_id>", runs.OneRun.as_view()),
+    path("runs/<str:run_id>/steps", runs.Steps.as_view()),
+    path("runs/<str:run_id>/events", events_or_stream(runs.Events.as_view())),
+    path("runs/<str:run_id>/cancel", runs.Cancel.as_view()),
+    path("runs/<str:run_id>/retry", runs.Retry.as_view()),
+    path("runs/<str:run_id>/fork", runs.NotBuilt.as_view()),
+    path("runs/<str:run_id>/extend", runs.NotBuilt.as_view()),
+    path("approvals", approvals.Approvals.as_view()),
+    path("approvals/<str:approval_id>", approvals.OneApproval.as_view()),
+    path("approvals/<str:approval_id>/decision", approvals.Decide.as_view()),
+    path("tools", registry.Tools.as_view()),
+    path("tools/<str:name>", registry.OneTool.as_view()),
+    path("agents", registry.Agents.as_view()),
+    path("agents/<str:name>", registry.OneAgent.as_view()),
+    path("agents/<str:name>/releases", registry.Releases.as_view()),
+    path("releases/<str:release_id>/<str:verb>", registry.MoveRelease.as_view()),
+    path("config/apply", registry.Apply.as_view()),
+    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("docs/", docs.page, name="api-docs"),
+]

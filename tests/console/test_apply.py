@@ -1,0 +1,3 @@
+def test_x(db):
+    from tenants.models import Tenant
+    assert Tenant.objects.count()==0

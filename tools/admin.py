@@ -1,0 +1,167 @@
+"""The admin of this room: tools to look at and switch, and the permissions that operators edit for their tenants."""
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+
+from tenants.actors import Actor
+from tenants.by_tenant import SEEN_TENANTS, ByTenant, ReadOnly, tenants_where
+from tenants.errors import Refused
+from tenants.models import Tenant, User
+from tenants.roles import Role
+
+from . import catalog, conditions, permissions
+from .models import Permission, Tool, ToolVersion
+
+if TYPE_CHECKING:
+    Form = forms.ModelForm[Any]
+    Inline = admin.TabularInline[Any, Any]
+else:
+    Form, Inline = forms.ModelForm, admin.TabularInline
+
+
+def acting(request: HttpRequest, tenant: Tenant | None) -> Actor:
+    """The signed-in person in a tenant; a platform admin needs no membership. Raises PermissionDenied."""
+    user: Any = request.user
+    member = user.memberships.filter(tenant=tenant).first() if tenant else None
+    place = tenant or Tenant.objects.order_by("created_at", "id").first()
+    if place is None or not (member or user.is_platform_admin):
+        raise PermissionDenied
+    role = member.role if member else Role.ADMIN
+    return Actor(user, place, role, request_id=getattr(request, "request_id", ""))
+
+
+class VersionInline(Inline):
+    model = ToolVersion
+    fields = ("number", "effect", "idempotency", "description", "timeout_s", "labels", "sha256", "created_at")
+    readonly_fields = fields
+    ordering = ("-number",)
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return isinstance(request.user, User) and request.user.is_platform_admin
+
+
+@admin.register(Tool)
+class ToolPage(ReadOnly):
+    """A tool changes through the configuration document and the API; here it is looked at and switched on and off."""
+
+    tenant_path = None
+    list_display = ("name", "enabled", "effect", "version", "tenants")
+    list_filter = ("enabled", "current__effect")
+    list_select_related = ("current",)
+    search_fields = ("name",)
+    ordering = ("name",)
+    inlines = (VersionInline,)
+    actions = ("enable", "disable")
+
+    @admin.display(ordering="current__effect")
+    def effect(self, tool: Tool) -> str:
+        return tool.current.effect if tool.current else ""
+
+    @admin.display
+    def version(self, tool: Tool) -> int | None:
+        return tool.current.number if tool.current else None
+
+    @admin.action(description="Switch on", permissions=["view"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[Tool]) -> None:
+        self.switch(request, queryset, True)
+
+    @admin.action(description="Switch off: every call is refused, also of running runs", permissions=["view"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[Tool]) -> None:
+        self.switch(request, queryset, False)
+
+    def switch(self, request: HttpRequest, queryset: QuerySet[Tool], enabled: bool) -> None:
+        with transaction.atomic():
+            done = [tool.name for tool in queryset if catalog.set_enabled(acting(request, None), tool.name, enabled)]
+        messages.success(request, f"Switched {'on' if enabled else 'off'}: {', '.join(done) or 'nothing new'}.")
+
+
+class PermissionForm(Form):
+    """`request` is set by the page on a subclass, one for each request."""
+
+    request: HttpRequest
+
+    class Meta:
+        model = Permission
+        fields = ("tool", "tenant", "agent", "user_role", "decision", "approvers", "when", "loosen")
+        help_texts = {
+            "tenant": "Empty: every tenant (platform admins only).",
+            "agent": "Empty: every agent.",
+            "user_role": "Role of the user that the run acts for. Empty: every user.",
+            "when": "CEL over args, call, run and now, for example args.priority == 'urgent'. Empty: always.",
+            "loosen": "The row replaces the default of the tool's effect and may be weaker than it (admins only).",
+        }
+        widgets = {"when": forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})}
+
+    def clean(self) -> dict[str, Any] | None:
+        data = super().clean() or {}
+        wanted = Permission(tenant=data.get("tenant", self.instance.tenant), loosen=data.get("loosen", self.instance.loosen))
+        try:
+            mine = permissions.may_edit(acting(self.request, wanted.tenant), wanted)
+        except PermissionDenied:
+            mine = False
+        if not mine:
+            self.add_error(None, permissions.not_yours().message)
+        if data.get("when"):
+            try:
+                conditions.check(data["when"])
+            except Refused as refused:
+                self.add_error("when", refused.message)
+        return data
+
+
+@admin.register(Permission)
+class PermissionPage(ByTenant):
+    """Operators see and edit the rows of their own tenants; rows of every tenant are for platform admins."""
+
+    view_role = Role.OPERATOR
+    change_role = Role.OPERATOR
+    may_delete = True
+    fixed = ("tool", "tenant")
+    form = PermissionForm
+    list_display = ("tool", "tenant", "agent", "user_role", "decision", "approvers", "when", "loosen", "updated_at")
+    list_filter = (SEEN_TENANTS, "decision", "loosen")
+    list_select_related = ("tool", "tenant")
+    search_fields = ("tool__name", "agent")
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        return type("PermissionFormOfRequest", (form,), {"request": request})
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        user: Any = request.user
+        if db_field.name == "tool" and not user.is_platform_admin:
+            slugs = list(tenants_where(user, Role.OPERATOR).values_list("slug", flat=True))
+            kwargs["queryset"] = Tool.objects.filter(Q(tenants=[]) | Q(tenants__overlap=slugs))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def editable(self, request: HttpRequest, obj: Any) -> bool:
+        try:
+            return obj is None or permissions.may_edit(acting(request, obj.tenant), obj)
+        except PermissionDenied:
+            return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_change_permission(request, obj) and self.editable(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and self.editable(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: Permission, form: Any, change: bool) -> None:
+        permissions.save(acting(request, obj.tenant), obj)
+
+    def delete_model(self, request: HttpRequest, obj: Permission) -> None:
+        permissions.delete(acting(request, obj.tenant), obj)
