@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from tenants.by_tenant import SEEN_TENANTS
 from tenants.models import User
 
 from .models import Approval, ApprovalDecision
@@ -46,7 +47,7 @@ class DecisionInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 @admin.register(Approval)
 class ApprovalAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("approval_id", "state", "risk", "tool", "effect", "agent", "tenant", "expires_at", "needed")
-    list_filter = ("state", "risk", "effect", "tenant")
+    list_filter = ("state", "risk", "effect", SEEN_TENANTS)
     search_fields = ("tool", "agent", "digest")
     list_select_related = ("tenant",)
     exclude = ("args",)

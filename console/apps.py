@@ -1,6 +1,6 @@
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 
 
@@ -14,4 +14,5 @@ class ConsoleConfig(AppConfig):
     name = "console"
 
     def ready(self) -> None:
-        post_migrate.connect(give_grants, sender=self)
+        # once a migrate, after every table is there; the signal is only sent for apps that have models
+        post_migrate.connect(give_grants, sender=apps.get_app_config("runs"))

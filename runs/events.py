@@ -11,6 +11,7 @@ class Kind(StrEnum):
     RUN_ACCEPTED = "run_accepted"
     RUN_STARTED = "run_started"
     RUN_RESUMED = "run_resumed"
+    RUN_CLAIMED = "run_claimed"  # an engine took it again after a wait
     RUN_TAKEN_OVER = "run_taken_over"
     RUN_PARKED = "run_parked"
     RUN_COMPLETED = "run_completed"

@@ -95,7 +95,7 @@ with k as (
 ), c as (
   update run r set state = 'running', fence = r.fence + 1, entry = 0, seq = r.seq + 1, owner = %(engine)s, hold_until = null
   from k where r.id = k.id
-""" + _TAKEN.format(kind="case when c.fence = 1 then 'run_started' else 'run_resumed' end")
+""" + _TAKEN.format(kind="case when c.fence = 1 then 'run_started' else 'run_claimed' end")
 
 # Runs whose engine let its lease run out; where a write is in flight, only once its wall deadline has passed as well.
 TAKEOVER = """

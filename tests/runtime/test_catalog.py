@@ -1,4 +1,4 @@
-"""The registry of tools and permissions: versions, refusals, who may change what, and the revision that makes runs decide again."""
+"""The registry of tools and permissions: versions, refusals, who may change what, and the revision they bump."""
 
 from typing import Any
 

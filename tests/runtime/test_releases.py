@@ -214,11 +214,10 @@ def test_of_two_people_who_saw_the_same_live_release_one_wins(committed_db: None
 
 def wait_until_blocked() -> None:
     """Until another connection waits for the row that this one holds."""
+    blocked = "select count(*) from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid))"
     with connection.cursor() as cursor:
         for _ in range(1000):
-            cursor.execute(
-                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pg_backend_pid() = any(pg_blocking_pids(pid))"
-            )
+            cursor.execute(blocked)
             if cursor.fetchone()[0]:
                 return
             cursor.execute("select pg_sleep(0.01)")
