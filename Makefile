@@ -59,9 +59,9 @@ $(UV):
 # The development set holds all of the running set: once it is there, `make run` keeps it.
 $(V)/installed: requirements.lock | $(UV)
 	@if [ -f $(V)/installed-dev ]; then $(MAKE) --no-print-directory $(V)/installed-dev; \
-	else $(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock; fi
+	else $(UV) pip sync --quiet --compile-bytecode --python $(PY) --require-hashes requirements.lock; fi
 	@touch $@
 
 $(V)/installed-dev: requirements-dev.lock | $(UV)
-	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements-dev.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python $(PY) --require-hashes requirements-dev.lock
 	@touch $@ $(V)/installed

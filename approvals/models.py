@@ -53,12 +53,12 @@ class Approval(models.Model):
             models.Index(fields=["run_id"], name="approvals_of_run"),
         ]
 
+    def __str__(self) -> str:
+        return self.approval_id
+
     @property
     def approval_id(self) -> str:
         return encode("apr", self.id)
-
-    def __str__(self) -> str:
-        return self.approval_id
 
 
 class ApprovalDecision(models.Model):

@@ -8,8 +8,13 @@ from django.core.asgi import get_asgi_application
 
 http = get_asgi_application()
 
-from channels.routing import ProtocolTypeRouter  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import WebsocketDenier  # noqa: E402
+from django.urls import path, re_path  # noqa: E402
 
 from console.api.gateway import BodyLimit  # noqa: E402
+from console.live.consumer import Live  # noqa: E402
 
-application = ProtocolTypeRouter({"http": BodyLimit(http)})
+sockets = URLRouter([path("ws", Live.as_asgi()), re_path("", WebsocketDenier.as_asgi())])
+
+application = ProtocolTypeRouter({"http": BodyLimit(http), "websocket": sockets})

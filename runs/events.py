@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 VERSION = 1
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # one encoder: making one costs more than a small payload
 
 
 class Kind(StrEnum):
@@ -48,4 +49,4 @@ def event(kind: Kind, *, data: dict[str, Any] | None = None, **fields: Any) -> t
     if data:
         payload["data"] = data
     payload["v"] = VERSION
-    return kind.value, json.dumps(payload, separators=(",", ":"))
+    return kind.value, encode(payload)

@@ -20,12 +20,15 @@ if [ ! -x "$PG/initdb" ] || ! command -v redis-server >/dev/null; then
 fi
 
 free_port() { .venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-as_plain() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; else "$@"; fi; }
+# An array and not a function: a function in the background is a shell of its own, and signals would not reach the server.
+as_plain=()
+if [ "$(id -u)" = 0 ]; then as_plain=(setpriv --reuid=postgres --regid=postgres --clear-groups --); fi
 
 work=$(mktemp -d /tmp/sbx-services-XXXXXX)
 pg_pid="" redis_pid=""
 finish() {
-  for pid in $redis_pid $pg_pid; do kill -INT "$pid" 2>/dev/null || true; done
+  if [ -n "$redis_pid" ]; then kill -TERM "$redis_pid" 2>/dev/null || true; fi
+  if [ -n "$pg_pid" ]; then kill -INT "$pg_pid" 2>/dev/null || true; fi
   for pid in $redis_pid $pg_pid; do wait "$pid" 2>/dev/null || true; done
   rm -rf "$work"
 }
@@ -36,10 +39,10 @@ password=$(.venv/bin/python -c 'import secrets; print(secrets.token_urlsafe(18))
 (umask 077; printf %s "$password" >"$work/key")
 if [ "$(id -u)" = 0 ]; then chown -R postgres:postgres "$work"; fi
 pg_port=$(free_port)
-as_plain "$PG/initdb" -D "$work/data" -U boot -A scram-sha-256 --pwfile="$work/key" -E UTF8 --locale=C.UTF-8 --no-sync >"$work.log" 2>&1 \
+"${as_plain[@]}" "$PG/initdb" -D "$work/data" -U boot -A scram-sha-256 --pwfile="$work/key" -E UTF8 --locale=C.UTF-8 --no-sync >"$work.log" 2>&1 \
   || { cat "$work.log" >&2; exit 1; }
 rm -f "$work.log"
-as_plain "$PG/postgres" -D "$work/data" -h 127.0.0.1 -p "$pg_port" -k "$work" -c max_connections=200 -c fsync=off 2>"$work/postgres.log" &
+"${as_plain[@]}" "$PG/postgres" -D "$work/data" -h 127.0.0.1 -p "$pg_port" -k "$work" -c max_connections=200 -c fsync=off 2>"$work/postgres.log" &
 pg_pid=$!
 export PGPASSWORD=$password
 sql() { "$PG/psql" -qX -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$pg_port" -U boot -d "${2:-postgres}" -c "$1"; }

@@ -211,6 +211,6 @@ class Apply(APIView):
     def post(self, request: Request) -> Response:
         actor = actor_of(request)
         actor.need("config:write")
-        flags = {name: request.query_params.get(name) == "true" for name in ("dry_run", "prune")}
-        changes = configuration.apply(actor, document.load(request.data), **flags)
-        return Response({"dry_run": flags["dry_run"], "changes": [asdict(change) for change in changes]})
+        dry_run, prune = (request.query_params.get(name) == "true" for name in ("dry_run", "prune"))
+        changes = configuration.apply(actor, document.load(request.data), dry_run=dry_run, prune=prune)
+        return Response({"dry_run": dry_run, "changes": [asdict(change) for change in changes]})

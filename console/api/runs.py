@@ -1,6 +1,7 @@
 """Runs over HTTP: accept, list, read, cancel, retry."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -171,28 +172,15 @@ class NotBuilt(APIView):
 
 def filtered(rows: "QuerySet[Run]", query: dict[str, str]) -> "QuerySet[Run]":
     """The filters of `GET /runs`, which the runs page shares. Refuses bad_<filter> 400."""
-    exact = {"agent": "agent_id", "tenant": "tenant__slug", "outcome": "outcome"}
-    for name, column in exact.items():
+    for name, condition in CONDITIONS.items():
         if value := query.get(name):
-            rows = rows.filter(**{column: value})
-    if state := query.get("state"):
-        rows = rows.filter(state__in=state.split(","))
-    if tool := query.get("tool"):
-        rows = rows.filter(Exists(Call.objects.filter(run_id=OuterRef("id"), ord__gt=0, name=tool)))
-    if release := query.get("release"):
-        rows = rows.filter(release_id=paging.typed_id("rel", release, "release"))
-    if degraded := query.get("degraded"):
-        is_degraded = Q(outcome=Outcome.COMPLETED_DEGRADED.value)
-        rows = rows.filter(is_degraded) if degraded == "true" else rows.exclude(is_degraded)
-    if since := query.get("since"):
-        rows = rows.filter(created_at__gte=moment(since, "since"))
-    if until := query.get("until"):
-        rows = rows.filter(created_at__lt=moment(until, "until"))
-    if cost := query.get("cost_gt"):
-        rows = rows.filter(cost_micro__gt=micro(cost))
-    if text := query.get("q"):
-        rows = rows.filter(Q(asked__text__icontains=text) | Q(agent_id__icontains=text) | by_id(text))
+            rows = rows.filter(condition(value))
     return rows
+
+
+def is_degraded(text: str) -> Q:
+    degraded = Q(outcome=Outcome.COMPLETED_DEGRADED.value)
+    return degraded if text == "true" else ~degraded | Q(outcome=None)
 
 
 def by_id(text: str) -> Q:
@@ -220,3 +208,18 @@ def micro(text: str) -> int:
     if not value.is_finite() or not 0 <= value < 10**9:
         raise Refused("bad_cost_gt", "cost_gt must be an amount in USD.", 400)
     return int(value * 1_000_000)
+
+
+CONDITIONS: dict[str, Callable[[str], Q]] = {
+    "agent": lambda text: Q(agent_id=text),
+    "tenant": lambda text: Q(tenant__slug=text),
+    "outcome": lambda text: Q(outcome=text),
+    "state": lambda text: Q(state__in=text.split(",")),
+    "tool": lambda text: Q(Exists(Call.objects.filter(run_id=OuterRef("id"), ord__gt=0, name=text))),
+    "release": lambda text: Q(release_id=paging.typed_id("rel", text, "release")),
+    "degraded": is_degraded,
+    "since": lambda text: Q(created_at__gte=moment(text, "since")),
+    "until": lambda text: Q(created_at__lt=moment(text, "until")),
+    "cost_gt": lambda text: Q(cost_micro__gt=micro(text)),
+    "q": lambda text: Q(asked__text__icontains=text) | Q(agent_id__icontains=text) | by_id(text),
+}

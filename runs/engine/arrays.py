@@ -17,6 +17,8 @@ NULL = b"\xff\xff\xff\xff"
 _int8 = struct.Struct("!q").pack
 _float8 = struct.Struct("!d").pack
 _header = struct.Struct("!iiiii").pack
+_length = struct.Struct("!i").pack
+EMPTY = {element: struct.pack("!iii", 0, 0, element) for element in (2950, 20, 701, 25, 17)}
 
 
 class Column(list[Any]):
@@ -24,14 +26,22 @@ class Column(list[Any]):
 
     oid: ClassVar[int]
     element: ClassVar[int]
-    item: ClassVar[Callable[[Any], bytes]]
+    item: Callable[[Any], bytes]
 
     def binary(self) -> bytes:
         if not self:
-            return struct.pack("!iii", 0, 0, self.element)
+            return EMPTY[self.element]
         pack = type(self).item
-        items = [NULL if x is None else (lambda b: len(b).to_bytes(4, "big") + b)(pack(x)) for x in self]
-        return _header(1, 1 if None in self else 0, self.element, len(self), 1) + b"".join(items)
+        parts, nulls = [b""], 0
+        for value in self:
+            if value is None:
+                nulls = 1
+                parts.append(NULL)
+            else:
+                item = pack(value)
+                parts += (_length(len(item)), item)
+        parts[0] = _header(1, nulls, self.element, len(self), 1)
+        return b"".join(parts)
 
 
 def _uuid(value: UUID) -> bytes:
@@ -39,23 +49,28 @@ def _uuid(value: UUID) -> bytes:
 
 
 class Uuids(Column):
-    oid, element, item = 2951, 2950, staticmethod(_uuid)
+    oid, element = 2951, 2950
+    item = staticmethod(_uuid)
 
 
 class Ints(Column):
-    oid, element, item = 1016, 20, staticmethod(_int8)
+    oid, element = 1016, 20
+    item = staticmethod(_int8)
 
 
 class Floats(Column):
-    oid, element, item = 1022, 701, staticmethod(_float8)
+    oid, element = 1022, 701
+    item = staticmethod(_float8)
 
 
 class Texts(Column):
-    oid, element, item = 1009, 25, staticmethod(str.encode)
+    oid, element = 1009, 25
+    item = staticmethod(str.encode)
 
 
 class Blobs(Column):
-    oid, element, item = 1001, 17, staticmethod(bytes)
+    oid, element = 1001, 17
+    item = staticmethod(bytes)
 
 
 class ColumnDumper(Dumper):

@@ -6,9 +6,10 @@ and the intent of the next are one entry. A resumed run enters the same loop wit
 """
 
 import asyncio
-import json
+import contextlib
 import logging
 
+from runs import retries
 from runs.budgets import Stop
 from runs.events import Kind, event
 from runs.inference import tiers
@@ -34,28 +35,38 @@ async def drive(f: Flight, e: Services) -> None:
                 f.ending = stop
             elif f.draining:
                 return await let_go(f, RunState.QUEUED, "engine_stopping", available_s=0)
-            elif (turn := f.turn) is None or turn.settled:
-                next_turn(f)
-            elif turn.reply is None:
-                if await backed_off(f, f.wait_s):
-                    return
-                await model_call.ask(f, e, turn)
-                tool_call.open_calls(turn)
-            elif call := next((c for c in turn.calls if tool_call.is_approved(c)), None):
-                await people.dispatch(f, e, turn, call)
-            elif tool_call.undecided(turn):
-                if await backed_off(f, max((c.wait_s or 0.0 for c in turn.calls), default=None)):
-                    return
-                await tool_call.advance(f, e, turn)
-            elif tool_call.unknown(turn):
-                return await let_go(f, RunState.NEEDS_RECONCILIATION, "outcome_unknown", waiting=True)
-            else:
-                return await people.ask(f, e, turn)
+            elif await move(f, e):
+                return
         await end(f, f.ending)
     except Stale:
         log.info("run %s belongs to another engine now", f.run_id)
     except Fault as fault:
         await end_faulty(f, fault)
+
+
+async def move(f: Flight, e: Services) -> bool:
+    """The one next move. True: the run was let go of."""
+    turn = f.turn
+    if turn is None or turn.settled:
+        next_turn(f)
+    elif turn.reply is None:
+        if await backed_off(f, f.wait_s):
+            return True
+        await model_call.ask(f, e, turn)
+        tool_call.open_calls(turn)
+    elif call := next((c for c in turn.calls if tool_call.is_approved(c)), None):
+        await people.dispatch(f, e, turn, call)
+    elif tool_call.undecided(turn):
+        if await backed_off(f, max((c.wait_s or 0.0 for c in turn.calls), default=None)):
+            return True
+        await tool_call.advance(f, e, turn)
+    elif tool_call.unknown(turn):
+        await let_go(f, RunState.NEEDS_RECONCILIATION, "outcome_unknown", waiting=True)
+        return True
+    else:
+        await people.ask(f, e, turn)
+        return True
+    return False
 
 
 def must_stop(f: Flight) -> Ending | None:
@@ -108,17 +119,17 @@ def recover(f: Flight) -> None:
         f.pending.changed.append(Changed(turn.step, 0, turn.state, error="unknown", attempt=turn.attempt, cost=f.reserved))
         f.say(Kind.MODEL_CALL_FAILED, step_id=turn.step, ord=0, model=turn.model, result="error", error_type="unknown",
               retryable=True, cost_micro=f.reserved, data={"attempt": turn.attempt, "lost": True})  # fmt: skip
-        if turn.attempt >= model_call.retries.MAX_SENDS:
+        if turn.attempt >= retries.MAX_SENDS:
             model_call.failed(f, Outcome.MODEL_ERROR, "The model call used all its sends.", "unknown")
     tool_call.open_calls(turn)
     for call in turn.calls:
         definition = f.release.tools.get(call.name)
-        if call.state == CallState.DISPATCHED and call.result is None and definition and definition.mutating:
-            if definition.idempotency != "key":
-                call.state = CallState.UNKNOWN
-                f.pending.changed.append(Changed(turn.step, call.ord, call.state, error="unknown", attempt=call.attempt))
-                f.say(Kind.TOOL_CALL_UNKNOWN, step_id=turn.step, ord=call.ord, tool=call.name, result="unknown",
-                      error_type="unknown", data={"attempt": call.attempt, "lost": True})  # fmt: skip
+        in_flight = call.state == CallState.DISPATCHED and call.result is None
+        if in_flight and definition and definition.mutating and definition.idempotency != "key":
+            call.state = CallState.UNKNOWN
+            f.pending.changed.append(Changed(turn.step, call.ord, call.state, error="unknown", attempt=call.attempt))
+            f.say(Kind.TOOL_CALL_UNKNOWN, step_id=turn.step, ord=call.ord, tool=call.name, result="unknown",
+                  error_type="unknown", data={"attempt": call.attempt, "lost": True})  # fmt: skip
 
 
 async def backed_off(f: Flight, wait_s: float | None) -> bool:
@@ -130,10 +141,8 @@ async def backed_off(f: Flight, wait_s: float | None) -> bool:
         await let_go(f, RunState.WAITING_TIMER, "backoff", available_s=min(wait_s, max(f.left_s(), 0)))
         return True
     await f.commit(Intent(reserve=0))
-    try:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(f.poked.wait(), wait_s)
-    except TimeoutError:
-        pass
     return False
 
 
@@ -177,8 +186,8 @@ async def end_faulty(f: Flight, fault: Fault) -> None:
     """An entry that cannot be written: keep what was seen if that alone can be, then fail the run. Never the engine."""
     log.error("run %s: an entry could not be written: %s", f.run_id, fault)
     f.pending.planned, f.pending.steps = [], []
-    message = json.dumps(str(fault)[:300])
-    ending = Ending(RunState.FAILED, Outcome.INVALID_OUTPUT, error={"error_type": "invalid_output", "message": message})
+    error = {"error_type": "invalid_output", "message": str(fault)[:300].replace("\0", "")}
+    ending = Ending(RunState.FAILED, Outcome.INVALID_OUTPUT, error=error)
     for _ in range(2):
         try:
             return await end(f, ending)

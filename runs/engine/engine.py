@@ -4,10 +4,12 @@ Rows are the truth, NOTIFY is a hint, a one-second poll is the safety net, the l
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -44,6 +46,7 @@ class Engine:
         self.flights: dict[uuid.UUID, tuple[Flight | None, asyncio.Task[None]]] = {}
         self.wake = asyncio.Event()
         self.stopping = asyncio.Event()
+        self.ended = 0  # flights that landed: ended, parked or lost
         self.moved: set[uuid.UUID] = set()
         self.moved_wake = asyncio.Event()
         orm, egress = Orm(), Egress()
@@ -116,10 +119,8 @@ class Engine:
                 await self._nap()
 
     async def _nap(self) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.wake.wait(), POLL_S)
-        except TimeoutError:
-            pass
 
     async def _claim(self, statement: str) -> int:
         free = min(self.slots - len(self.flights), CLAIM_AT_ONCE)
@@ -131,18 +132,18 @@ class Engine:
                 self.flights.pop(row["id"])
             task = asyncio.create_task(self._fly(row))
             self.flights[row["id"]] = (None, task)
-            task.add_done_callback(lambda t, run=row["id"]: self._landed(run, t))
+            task.add_done_callback(partial(self._landed, row["id"]))
             self._moved(row["id"])
         return len(rows)
 
     def _landed(self, run: uuid.UUID, task: asyncio.Task[None]) -> None:
+        self.ended += 1
         held = self.flights.get(run)
         if held and held[1] is task:
             del self.flights[run]
         if not task.cancelled() and (error := task.exception()):
             log.error("run %s: its coroutine failed; the lease hands it on", run, exc_info=error)
-        if len(self.flights) >= self.slots - CLAIM_AT_ONCE:
-            self.wake.set()
+        self.wake.set()
 
     async def _fly(self, row: dict[str, Any]) -> None:
         release = await self.services.definitions.release(row["release_id"])

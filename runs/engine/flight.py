@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from runs.budgets import Stop, Used
-from runs.events import Kind, event
+from runs.events import Kind, encode, event
 from runs.spec import Limits
 from runs.states import CallState, Outcome, RunState
-from tenants.ids import encode
+from tenants import ids
 
 from .definitions import ReleaseView, Snapshot
 from .journal import Changed, Entry, Journal, Planned
@@ -113,12 +113,12 @@ class Flight:
         self.journal, self.release, self.snapshot = journal, release, snapshot
         self.id: UUID = row["id"]
         self.tenant: UUID = row["tenant_id"]
-        self.run_id = encode("agt", self.id)
+        self.run_id = ids.encode("agt", self.id)
         self.fence: int = row["fence"]
         self.entry = 0
         self.mode: str = row["mode"]
         self.limits = Limits(**row["limits"])
-        self.deadline = time.monotonic() + row["left_s"]
+        self.deadline: float = time.monotonic() + row["left_s"]
         self.takeovers: int = row["takeovers"]
         self.starter: int | None = row["starter_id"]
         self.used = Used(row["step"], row["tool_calls"], row["writes"], row["tokens_in"], row["tokens_out"], row["cost_micro"])
@@ -156,9 +156,7 @@ class Flight:
         for row in calls:
             if row["ord"] == 0:
                 role = roles.get(row["step"], "planner")
-                self.turns.append(
-                    Turn(row["step"], role, row["name"], row["state"], row["attempt"], row["attempt"], row["result"])
-                )
+                self.turns.append(Turn(row["step"], role, row["name"], row["state"], row["attempt"], row["attempt"], row["result"]))
                 continue
             call = ToolCall(row["ord"], row["name"], row["provider_id"], None if row["args"] is None else bytes(row["args"]))
             call.state, call.attempt, call.result, call.error = row["state"], row["attempt"], row["result"], row["error_class"]
@@ -184,7 +182,7 @@ class Flight:
             ]
             self.messages.append({"role": "assistant", "content": reply.get("text") or "", "tool_calls": asks})
             for call in turn.calls:
-                content = json.dumps(call.result, ensure_ascii=False, separators=(",", ":"))
+                content = encode(call.result)
                 self.messages.append({"role": "tool", "tool_call_id": call.provider_id, "content": content})
         return self.messages
 
@@ -194,16 +192,14 @@ class Flight:
         Raises Stale (stop at once) and Fault (the entry cannot be written).
         """
         if overlap(self.pending.changed, intent.changed):
-            await self.commit(
-                Intent(reserve=self.reserved)
-            )  # one statement moves a row once: what failed first, then the next attempt
+            await self.commit(Intent(reserve=self.reserved))  # one statement moves a row once: what failed first, then the next attempt
         facts = self.pending
         rare = facts.rare | intent.rare
         entry = Entry(
             self.id, self.fence, self.entry + 1, facts.events + intent.events, facts.steps, facts.changed + intent.changed,
             facts.planned + intent.planned, self.snapshot.rev if intent.dispatches else None, intent.state, intent.step,
             facts.tokens_in, facts.tokens_out, facts.cost, intent.reserve, intent.hold, intent.tool_calls, intent.writes,
-            json.dumps(rare, separators=(",", ":")) if rare else None,
+            encode(rare) if rare else None,
         )  # fmt: skip
         written = await self.journal.write(entry)
         if written.verdict == "stale":

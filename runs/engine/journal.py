@@ -24,7 +24,7 @@ from uuid import UUID
 import psycopg
 
 from .arrays import Blobs, Floats, Ints, Texts, Uuids, register
-from .statements import FLUSH
+from .statements import FLUSH, numbered
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,10 @@ PLANNED = {
     "step": Ints, "ord": Ints, "state": Texts, "name": Texts, "version": Uuids, "effect": Texts, "provider": Texts, "args": Blobs,
     "key": Texts, "decision": Texts, "attempt": Ints, "deadline": Floats, "result": Texts, "error": Texts,
 }  # fmt: skip
+STEPS = {"run": Uuids, "step": Ints, "role": Texts, "model": Texts, "calls": Ints}
+EVENTS = {"run": Uuids, "n": Ints, "kind": Texts, "payload": Texts}
+# psycopg parses a statement of this length anew each time; with numbered places there is nothing to parse.
+STATEMENT, ORDER = numbered(FLUSH)
 _run, _changed, _planned = (operator.attrgetter(*names) for names in (RUN, CHANGED, PLANNED))
 
 
@@ -135,8 +139,8 @@ def columns(batch: Sequence[Entry]) -> dict[str, Any]:
         ("", RUN, [_run(e) for e in batch]),
         ("u_", {"run": Uuids, **CHANGED}, [(e.run, *_changed(x)) for e in batch for x in e.changed]),
         ("i_", {"run": Uuids, **PLANNED}, [(e.run, *_planned(x)) for e in batch for x in e.planned]),
-        ("s_", {"run": Uuids, "step": Ints, "role": Texts, "model": Texts, "calls": Ints}, [(e.run, *s) for e in batch for s in e.steps]),
-        ("e_", {"run": Uuids, "n": Ints, "kind": Texts, "payload": Texts}, [(e.run, n, *x) for e in batch for n, x in enumerate(e.events, 1)]),
+        ("s_", STEPS, [(e.run, *s) for e in batch for s in e.steps]),
+        ("e_", EVENTS, [(e.run, n, *x) for e in batch for n, x in enumerate(e.events, 1)]),
     ]  # fmt: skip
     values: dict[str, Any] = {"events": Ints([len(e.events) for e in batch])}
     for prefix, kinds, rows in parts:
@@ -178,7 +182,9 @@ class Journal:
         return await asyncio.shield(entry.done)
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        connection = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, options=SESSION)
+        connection = await psycopg.AsyncConnection.connect(
+            self.dsn, autocommit=True, options=SESSION, cursor_factory=psycopg.AsyncRawCursor
+        )
         register(connection)
         return connection
 
@@ -215,7 +221,8 @@ class Journal:
         assert self.connection
         self.flushes += 1
         self.entries += len(batch)
-        cursor = await self.connection.execute(FLUSH, columns(batch), prepare=True, binary=True)
+        values = columns(batch)
+        cursor = await self.connection.execute(STATEMENT, [values[name] for name in ORDER], prepare=True, binary=True)
         return await cursor.fetchall()
 
     def _answer(self, batch: list[Entry], rows: dict[UUID, Any]) -> None:

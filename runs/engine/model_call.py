@@ -1,11 +1,10 @@
 """One attempt of a model call: room, intent, send, and what its answer means for the run."""
 
 import hashlib
-import json
 from typing import Any
 
 from runs import budgets, retries
-from runs.events import Kind, event
+from runs.events import Kind, encode, event
 from runs.inference import openai, tiers, tokens
 from runs.inference.prices import cost_micro
 from runs.inference.types import ModelEndpoint, ModelFailure, ModelReply, ModelRequest
@@ -41,9 +40,7 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
     if not await commit_intent(f, e, turn, room, timeout):
         return  # the controls changed: the loop comes back here with the new ones
     e.lease.check()
-    answer = await openai.complete(
-        endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout, traceparent=f.traceparent
-    )
+    answer = await openai.complete(endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout, traceparent=f.traceparent)
     if isinstance(answer, ModelReply):
         absorb(f, turn, endpoint, answer)
     else:
@@ -70,9 +67,7 @@ async def commit_intent(f: Flight, e: Services, turn: Turn, room: budgets.Room, 
     intent = Intent(dispatches=True, reserve=room.reserve_micro, step=turn.step)
     intent.events.append(event(Kind.MODEL_CALL_STARTED, step_id=turn.step, ord=0, model=turn.model, data=data))
     if turn.state is None:
-        intent.planned.append(
-            Planned(turn.step, 0, CallState.DISPATCHED, turn.model, None, "read", attempt=attempt, deadline=timeout)
-        )
+        intent.planned.append(Planned(turn.step, 0, CallState.DISPATCHED, turn.model, None, "read", attempt=attempt, deadline=timeout))
     else:
         intent.changed.append(Changed(turn.step, 0, CallState.DISPATCHED, name=turn.model, attempt=attempt, deadline=timeout))
     if not await f.commit(intent):
@@ -97,7 +92,7 @@ def absorb(f: Flight, turn: Turn, endpoint: ModelEndpoint, answer: ModelReply) -
         **({"_sanitized": answer.sanitized} if answer.sanitized else {}),
     }
     turn.state = CallState.DONE
-    text = json.dumps(turn.reply, ensure_ascii=False, separators=(",", ":"))
+    text = encode(turn.reply)
     f.pending.changed.append(
         Changed(
             turn.step, 0, CallState.DONE, result=text, attempt=turn.attempt, latency=answer.latency_ms,

@@ -5,6 +5,7 @@ Both run in the engine's ORM threads, lock the run first, and count as the next 
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -61,9 +62,7 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
     for call in (c for c in turn.calls if c.state == CallState.WAITING_APPROVAL and c.result is None):
         definition = f.release.tools[call.name]
         decision = call.decision or {}
-        asks.append(
-            Ask(call, definition, call_digest(f, turn, call, definition), decision.get("why", ""), decision.get("approvers") or 1)
-        )
+        asks.append(Ask(call, definition, call_digest(f, turn, call, definition), decision.get("why", ""), decision.get("approvers") or 1))
     evidence = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls if c.state == CallState.DONE]
     await e.orm(open_requests, f.id, f.fence, f.entry, turn.step, f.release.agent, asks, evidence, expiry_s(f))
     f.entry += 1
@@ -107,9 +106,7 @@ def open_requests(
     run.entry, run.state, run.owner, run.hold_until = entry + 1, RunState.WAITING_APPROVAL, None, None
     told.append(event(Kind.RUN_PARKED, step_id=step, data={"state": RunState.WAITING_APPROVAL}))
     append(run, told)
-    Run.objects.filter(id=run.id).update(
-        entry=run.entry, state=run.state, owner=None, hold_until=None, seq=run.seq, waiting_since=Now()
-    )
+    Run.objects.filter(id=run.id).update(entry=run.entry, state=run.state, owner=None, hold_until=None, seq=run.seq, waiting_since=Now())
 
 
 async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
@@ -158,7 +155,7 @@ def consume(
     run = held(run_id, fence, entry)
     if not Controls.objects.filter(tenant_id=run.tenant_id, rev=rev).exists():
         return "recheck"
-    approval = Approval.objects.filter(id=call.approval_id).first()
+    approval = Approval.objects.filter(id=call.approval_id).first() if call.approval_id else None
     if approval is None or not gate.consume(approval, digest_now):
         _block(run, step, call, voided("The approval no longer matches what would be sent."))
         return "void"
@@ -169,7 +166,7 @@ def consume(
     data = {
         "attempt": call.attempt + 1,
         "args_sha256": tool_call.digest_of(call.args or b""),
-        "approval_id": encode("apr", call.approval_id),
+        "approval_id": approval.approval_id,
     }
     append(run, [event(Kind.TOOL_CALL_STARTED, step_id=step, ord=call.ord, tool=call.name, data=data)])
     Run.objects.filter(id=run.id).update(
@@ -191,7 +188,7 @@ def _block(run: Run, step: int, call: ToolCall, result: dict[str, object]) -> No
     )
     if call.approval_id:
         gate.withdraw(call.approval_id, "The policy changed after the approval.")
-    facts = {"step_id": step, "ord": call.ord, "tool": call.name}
+    facts: dict[str, Any] = {"step_id": step, "ord": call.ord, "tool": call.name}
     append(
         run,
         [

@@ -1,5 +1,16 @@
 """The statements of the hot path. Everything per run happens under one fence check, in one statement, for many runs at once."""
 
+import re
+
+
+def numbered(statement: str) -> tuple[str, list[str]]:
+    """`%(name)s` places -> `$1`, `$2` ..., and the names in that order."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    for number, name in enumerate(names, 1):
+        statement = statement.replace(f"%({name})s", f"${number}")
+    return statement, names
+
+
 # One journal flush. `held` is the fence: everything below joins it, so an entry is written whole or not at all. It never waits for
 # a row (SKIP LOCKED), so one slow transaction elsewhere holds up nobody, and it can be in no deadlock over run rows.
 FLUSH = """

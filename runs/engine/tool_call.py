@@ -11,7 +11,7 @@ from typing import Any
 
 from runs import budgets, retries
 from runs.budgets import Stop
-from runs.events import Kind, event
+from runs.events import Kind, encode, event
 from runs.states import CallState, RunState
 from tools import canonical, policy
 from tools.definitions import CallContext, Credential, ErrorClass, ToolDefinition, ToolResult
@@ -109,9 +109,7 @@ def rule_on_first_send(
     return None
 
 
-def refused(
-    call: ToolCall, definition: ToolDefinition | None, record: JSON, kind: str, message: str, error: str | None
-) -> Ruling:
+def refused(call: ToolCall, definition: ToolDefinition | None, record: JSON, kind: str, message: str, error: str | None) -> Ruling:
     """A call that will not be sent (again). One that may already be applied is not refused but unknown."""
     if call.state == CallState.DISPATCHED and (definition is None or definition.mutating):
         return Ruling(call, CallState.UNKNOWN, record, error=call.error)
@@ -177,7 +175,7 @@ def intend(f: Flight, turn: Turn, rulings: list[Ruling]) -> Intent:
 
 def row(f: Flight, turn: Turn, r: Ruling, definition: ToolDefinition | None, intent: Intent) -> None:
     call, attempt = r.call, r.call.attempt + (r.timeout is not None)
-    decision, result = (json.dumps(x) if x else None for x in (r.decision, r.result))
+    decision, result = (encode(x) if x else None for x in (r.decision, r.result))
     if call.state is not None:
         if r.timeout is not None or r.state != call.state or r.result is not None:
             intent.changed.append(
@@ -198,7 +196,8 @@ def row(f: Flight, turn: Turn, r: Ruling, definition: ToolDefinition | None, int
 
 
 def tell(turn: Turn, r: Ruling, intent: Intent) -> None:
-    call, facts = r.call, {"step_id": turn.step, "ord": r.call.ord, "tool": r.call.name}
+    call = r.call
+    facts: JSON = {"step_id": turn.step, "ord": call.ord, "tool": call.name}
     if call.state is None or r.state == CallState.BLOCKED:
         verdict = (r.decision or {}).get("decision")
         denied = verdict in ("deny", "draft")
@@ -271,9 +270,7 @@ def absorb(f: Flight, e: Services, turn: Turn, call: ToolCall, result: ToolResul
         f.say(Kind.TOOL_CALL_COMPLETED, **facts, result="ok", error_type=call.error, data=evidence(call, result))
         return
     wait = retry_after(f, e, turn, call, definition, result)
-    call.unsure = call.unsure or (
-        definition.mutating and result.applied is None
-    )  # one lost answer is not taken back by a later "no"
+    call.unsure = call.unsure or (definition.mutating and result.applied is None)  # one lost answer is not taken back by a later "no"
     unsure = call.unsure
     f.pending.rare["last_error"] = {"error_type": call.error, "message": str(result.data.get("message"))[:500], "step": turn.step,
                                     "tool": call.name}  # fmt: skip
@@ -297,9 +294,7 @@ def absorb(f: Flight, e: Services, turn: Turn, call: ToolCall, result: ToolResul
         settle(f, turn, call, CallState.FAILED_NOT_APPLIED, result)
 
 
-def retry_after(
-    f: Flight, e: Services, turn: Turn, call: ToolCall, definition: ToolDefinition, result: ToolResult
-) -> float | None:
+def retry_after(f: Flight, e: Services, turn: Turn, call: ToolCall, definition: ToolDefinition, result: ToolResult) -> float | None:
     return retries.decide(
         definition.retry, result.error_class or ErrorClass.UNKNOWN, call.attempt, mutating=definition.mutating,
         keyed=definition.idempotency == "key", retry_after_s=result.retry_after_s, left_s=f.left_for(turn, f.limits.step_s), rnd=e.rnd,
@@ -308,14 +303,12 @@ def retry_after(
 
 def settle(f: Flight, turn: Turn, call: ToolCall, state: CallState, result: ToolResult) -> None:
     call.state, call.result = state, result.data
-    change(f, turn, call, result, json.dumps(result.data, ensure_ascii=False, separators=(",", ":")))
+    change(f, turn, call, result, encode(result.data))
 
 
 def change(f: Flight, turn: Turn, call: ToolCall, result: ToolResult, text: str | None) -> None:
     f.pending.changed.append(
-        Changed(
-            turn.step, call.ord, call.state or "", result=text, error=call.error, attempt=call.attempt, latency=result.latency_ms
-        )
+        Changed(turn.step, call.ord, call.state or "", result=text, error=call.error, attempt=call.attempt, latency=result.latency_ms)
     )
 
 

@@ -24,9 +24,9 @@ class Release(models.Model):
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["agent", "number"], name="one_release_per_number")]
 
+    def __str__(self) -> str:
+        return f"{self.agent_id} r{self.number}"
+
     @property
     def release_id(self) -> str:
         return encode("rel", self.id)
-
-    def __str__(self) -> str:
-        return f"{self.agent_id} r{self.number}"

@@ -77,12 +77,12 @@ class Run(models.Model):
             models.Index(fields=["tenant", "state", "-id"], name="run_by_state"),
         ]
 
+    def __str__(self) -> str:
+        return self.run_id
+
     @property
     def run_id(self) -> str:
         return encode("agt", self.id)
-
-    def __str__(self) -> str:
-        return self.run_id
 
 
 class RunInput(models.Model):

@@ -97,9 +97,7 @@ def test_a_version_cannot_be_changed_behind_the_registrys_back(acme: Tenant, cha
 
 
 def test_a_version_gives_the_definition_that_calls_are_made_by(acme: Tenant) -> None:
-    version, _ = catalog.put(
-        None, "t", spec(labels=["money", "egress"], retry={"max_attempts": 3}, duplicate_when="status == 410")
-    )
+    version, _ = catalog.put(None, "t", spec(labels=["money", "egress"], retry={"max_attempts": 3}, duplicate_when="status == 410"))
     made = catalog.definition(version)
     assert (made.version_id, made.name, made.effect, made.idempotency) == (version.id, "t", "write", "key")
     assert (made.labels, made.retry.max_attempts, made.duplicate_when) == ({"money", "egress"}, 3, "status == 410")
@@ -274,9 +272,7 @@ def test_a_permission_bumps_the_tenants_it_concerns_and_no_other(acme: Tenant, g
         ("platform", True, True, True, True),
     ],
 )
-def test_who_may_edit_which_rows(
-    acme: Tenant, globex: Tenant, who: str, own: bool, loosening: bool, of_globex: bool, of_all: bool
-) -> None:
+def test_who_may_edit_which_rows(acme: Tenant, globex: Tenant, who: str, own: bool, loosening: bool, of_globex: bool, of_all: bool) -> None:
     catalog.put(None, "t", spec())
     person = actor("admin", acme, platform=True) if who == "platform" else actor(who, acme)
     wanted = [

@@ -20,9 +20,7 @@ from console.postgres import Cluster, EmbeddedPostgresError
 
 REPOSITORY = Path(__file__).parents[2]
 ROOT = os.geteuid() == 0
-START = (
-    "import sys; from pathlib import Path; from console.postgres import Cluster; c = Cluster(Path(sys.argv[1]), durable=False); "
-)
+START = "import sys; from pathlib import Path; from console.postgres import Cluster; c = Cluster(Path(sys.argv[1]), durable=False); "
 
 
 @pytest.fixture

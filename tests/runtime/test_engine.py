@@ -12,9 +12,7 @@ from .world import TICKET, World, call
 
 async def decide(world: World, run: Run, verdict: str = "approve", by: str = "approver", reason: str = "") -> Approval:
     approval = await Approval.objects.aget(run_id=run.id, state="pending")
-    return await sync_to_async(signoff.decide)(
-        world.people[by], approval.id, verdict=verdict, digest=approval.digest, reason=reason
-    )
+    return await sync_to_async(signoff.decide)(world.people[by], approval.id, verdict=verdict, digest=approval.digest, reason=reason)
 
 
 @pytest.mark.mission("P1.2")
@@ -110,7 +108,11 @@ async def test_the_budget_stops_a_run_and_the_record_says_which_limit(world: Wor
 
 @pytest.mark.parametrize(
     ("budget", "limit"),
-    [({"max_tool_calls": 1}, "max_tool_calls"), ({"max_cost_usd": "0.0001"}, "max_cost_usd"), ({"max_input_tokens": 5}, "max_input_tokens")],
+    [
+        ({"max_tool_calls": 1}, "max_tool_calls"),
+        ({"max_cost_usd": "0.0001"}, "max_cost_usd"),
+        ({"max_input_tokens": 5}, "max_input_tokens"),
+    ],
 )
 async def test_each_limit_stops_the_run_that_meets_it(world: World, budget: dict[str, object], limit: str) -> None:
     await world.agent(budget=budget)
@@ -162,8 +164,15 @@ async def test_every_bad_reply_has_its_own_outcome(world: World, turn: dict[str,
     assert (done.state, done.outcome) == ("failed", outcome)
 
 
-@pytest.mark.parametrize("bad", [{"name": "nope", "arguments": {}}, {"name": "search_docs", "arguments_raw": "not json"},
-                                 {"name": "search_docs", "arguments_raw": "[1]"}, {"name": "search_docs", "arguments": {"query": 1}}])  # fmt: skip
+BAD_CALLS = [
+    {"name": "nope", "arguments": {}},
+    {"name": "search_docs", "arguments_raw": "not json"},
+    {"name": "search_docs", "arguments_raw": "[1]"},
+    {"name": "search_docs", "arguments": {"query": 1}},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_CALLS)
 async def test_a_call_that_cannot_be_made_is_answered_and_the_run_goes_on(world: World, bad: dict[str, object]) -> None:
     await world.agent()
     run = await world.script({"calls": [bad]}, {"text": "Sorry."})
@@ -204,3 +213,56 @@ async def test_a_running_run_is_cancelled_within_one_call(world: World) -> None:
     await world.until(run, "running")
     await sync_to_async(lifecycle.cancel)(world.people["operator"], run.id)
     assert (await world.until(run)).outcome == "cancelled"
+
+
+@pytest.mark.mission("P3.2")
+async def test_a_lost_answer_is_not_taken_back_by_a_later_refusal(world: World) -> None:
+    """The first send may be applied; that the second was not sent says nothing about the first."""
+    await world.agent()
+    await world.permit("create_ticket", "allow", loosen=True)
+    await world.fault("create_ticket", "drop_after", times=1)
+    await world.fault("create_ticket", "429", times=-1)
+    run = await world.script(call("create_ticket", **TICKET), {"text": "Done."})
+    await world.engine()
+    held = await world.until(run, "needs_reconciliation", "succeeded")
+    assert held.state == "needs_reconciliation"
+
+
+async def test_a_conditional_synthesis_writes_the_answer(world: World) -> None:
+    models = {"planner": {"model": "primary"}, "synthesis": {"model": "spare", "when": "run.step > 1"}}
+    await world.agent(models=models)
+    run = await world.script({"calls": [{"name": "search_docs", "arguments": {"query": "x"}}]}, {"text": "Draft."}, {"text": "Final."})
+    await world.engine()
+    done = await world.until(run)
+    assert (done.outcome, done.answer_step) == ("completed", 3)
+    assert [c.name for c in await world.calls(run) if c.ord == 0] == ["primary", "primary", "spare"]
+
+
+async def test_reads_of_a_turn_go_together_and_writes_one_at_a_time(world: World) -> None:
+    await world.agent()
+    for tool in ("create_ticket", "send_email"):
+        await world.permit(tool, "allow", loosen=True)
+    asks = [
+        {"name": "send_email", "arguments": {"to": "a@example.com", "subject": "s", "body": "b"}},
+        {"name": "search_docs", "arguments": {"query": "x"}},
+        {"name": "create_ticket", "arguments": TICKET},
+    ]
+    run = await world.script({"calls": asks}, {"text": "Done."})
+    await world.engine()
+    assert (await world.until(run)).outcome == "completed"
+    started = [e.payload["tool"] for e in await world.events(run) if e.kind == "tool_call_started"]
+    assert started == ["search_docs", "send_email", "create_ticket"]
+    assert [e["tool"] for e in await world.ledger()] == ["send_email", "create_ticket"]
+
+
+async def test_an_engine_that_is_told_to_stop_gives_its_runs_back(world: World) -> None:
+    await world.agent()
+    await world.fault("search_docs", "latency", times=1, ms=400)
+    run = await world.script({"calls": [{"name": "search_docs", "arguments": {"query": "x"}}]}, {"text": "Done."})
+    first = await world.engine()
+    await world.until(run, "running")
+    first.stop()
+    await world.until(run, "queued")
+    await world.engine()
+    assert (await world.until(run)).outcome == "completed"
+    assert len([r for r in await world.received() if r["target"] == "search_docs"]) == 1

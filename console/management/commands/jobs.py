@@ -49,9 +49,7 @@ def schedule_canary() -> None:
 
     try:
         if has_canary():
-            Schedule.objects.update_or_create(
-                name="canary", defaults={"func": CANARY, "schedule_type": Schedule.MINUTES, "minutes": 1}
-            )
+            Schedule.objects.update_or_create(name="canary", defaults={"func": CANARY, "schedule_type": Schedule.MINUTES, "minutes": 1})
     except DatabaseError as failure:
         raise CommandError(f"The schedules cannot be written: {failure} Migrate first: `make run` does.") from failure
     finally:

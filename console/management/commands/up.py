@@ -42,9 +42,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        parser.add_argument(
-            "--engines", type=int, default=min(cores, 2), help="engine processes (default: one per core, two at most)"
-        )
+        parser.add_argument("--engines", type=int, default=min(cores, 2), help="engine processes (default: one per core, two at most)")
         parser.add_argument("--no-jobs", action="store_true", help="no schedules and background work")
         parser.add_argument("--no-demo", action="store_true", help="no demo configuration and no sandbox")
 
@@ -67,9 +65,7 @@ class Command(BaseCommand):
         Supervisor(self.home).stop_orphan() if not self.somebody_runs() else None
         for port in (self.port, self.sandbox_port):
             if port is not None and ports.in_use(port):
-                raise CommandError(
-                    f"Port {port} is in use. Stop what uses it, or choose another: `PORT={self.port + 1} make run`."
-                )
+                raise CommandError(f"Port {port} is in use. Stop what uses it, or choose another: `PORT={self.port + 1} make run`.")
 
     def somebody_runs(self) -> bool:
         with writable(self.home):
@@ -175,9 +171,7 @@ class Command(BaseCommand):
             raise CommandError(f"supervisord ended: see {self.home}/logs/supervisord.out")
         for name, state in self.supervisor.states().items():
             if state in BAD:
-                raise CommandError(
-                    f"{name} does not start; the end of {self.home}/logs/{name}.log:\n\n{self.supervisor.tail(name)}"
-                )
+                raise CommandError(f"{name} does not start; the end of {self.home}/logs/{name}.log:\n\n{self.supervisor.tail(name)}")
 
     def welcome(self) -> None:
         place = self.home / "dev.json"

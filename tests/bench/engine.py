@@ -1,0 +1,102 @@
+"""One engine over a queue of runs, all its guards on. Prints one JSON line.  python -m tests.bench.engine URL RUNS CONCURRENCY
+
+Settings come from the environment as for any process. The runs are accepted (by the real intake) before the clock starts.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+import django
+
+django.setup()
+
+import uvloop  # noqa: E402
+from django.conf import settings  # noqa: E402
+
+from runs import intake  # noqa: E402
+from runs.engine.engine import Engine  # noqa: E402
+from runs.models import Agent, ModelDefinition, Run  # noqa: E402
+from runs.releases import create, promote  # noqa: E402
+from tenants.actors import Actor  # noqa: E402
+from tenants.models import Controls, EgressAllow, Member, Tenant, User  # noqa: E402
+from tools import catalog  # noqa: E402
+from tools.spec import ToolSpec  # noqa: E402
+
+LOOKUP = {
+    "type": "object",
+    "properties": {"q": {"type": "string", "maxLength": 200}, "n": {"type": "integer"}},
+    "required": ["q"],
+    "additionalProperties": False,
+}
+
+
+def prepare(url: str, runs: int) -> Actor:
+    """A tenant with one agent, one model and one tool; `runs` runs in the queue."""
+    tenant, _ = Tenant.objects.get_or_create(slug="bench")
+    Controls.objects.get_or_create(tenant=tenant)
+    user, _ = User.objects.get_or_create(username="bench")
+    Member.objects.get_or_create(tenant=tenant, user=user, defaults={"role": "operator"})
+    EgressAllow.objects.get_or_create(host_port=url.partition("//")[2])
+    ModelDefinition.objects.update_or_create(
+        name="fake",
+        defaults={"provider": "openai", "base_url": f"{url}/v1", "model": "fake", "price_input": "1", "price_output": "2"},
+    )
+    adapter = {"kind": "http", "url": f"{url}/tools/lookup"}
+    spec = {"adapter": adapter, "description": "Look an item up", "effect": "read", "input_schema": LOOKUP}
+    catalog.put(None, "lookup", ToolSpec.model_validate(spec))
+    Agent.objects.get_or_create(name="bench")
+    release = create(None, "bench", {
+        "instructions": "Look up, then answer.", "tools": ["lookup"], "models": {"planner": {"model": "fake"}},
+        "deadlines": {"run_s": 3600, "step_s": 600, "model_call_s": 120, "tool_call_s": 120},
+    })  # fmt: skip
+    promote(None, release)
+    actor = Actor(user, tenant, "operator")
+    queue(actor, runs)
+    return actor
+
+
+def queue(actor: Actor, runs: int) -> None:
+    order = intake.Order(agent="bench", input="Summarise the three items of the ticket.")
+    for _ in range(runs):
+        intake.submit(actor, order)
+
+
+async def measure(runs: int, concurrency: int) -> dict[str, Any]:
+    engine = Engine(settings.ENGINE_URL, slots=concurrency)
+    task = asyncio.create_task(engine.run())
+    waiting = Run.objects.exclude(state__in=("succeeded", "failed", "cancelled"))
+    cpu, began = _cpu(), time.perf_counter()
+    while True:
+        done = engine.ended
+        if done >= runs:
+            break
+        await asyncio.sleep(0.005)
+    wall, used = time.perf_counter() - began, _cpu() - cpu
+    journal = engine.services.journal
+    flushes, entries = journal.flushes, journal.entries
+    left = await waiting.acount()
+    engine.stop()
+    await task
+    calls = runs * 7
+    return {
+        "runs_per_s": runs / wall, "cpu_ms_per_call": used * 1000 / calls, "commits_per_call": flushes / calls,
+        "entries_per_run": entries / runs, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "wall_s": wall,
+        "not_ended": left,
+    }  # fmt: skip
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    target, total, together = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    prepare(target, total)
+    print(json.dumps(uvloop.run(measure(total, together))))
