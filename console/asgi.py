@@ -17,4 +17,4 @@ from console.live.consumer import Live  # noqa: E402
 
 sockets = URLRouter([path("ws", Live.as_asgi()), re_path("", WebsocketDenier.as_asgi())])
 
-application = ProtocolTypeRouter({"http": BodyLimit(http), "websocket": sockets})
+application = ProtocolTypeRouter({"http": BodyLimit(http), "websocket": sockets})  # type: ignore[arg-type]

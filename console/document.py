@@ -21,8 +21,6 @@ NOT_BUILT = (  # known to the contract, enforced by nothing yet
     "platform.ceilings",
     "tenants[].ceilings",
     "models[].max_concurrency",
-    "tools[].effect_key",
-    "tools[].verify",
     "tools[].preview",
     "tools[].compensate",
     "agents[].ceilings",

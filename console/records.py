@@ -42,6 +42,22 @@ def answers(runs: Iterable[Run]) -> dict[UUID, str]:
     return {run_id: result["text"] for run_id, step, result in rows if at[run_id] == step and result}
 
 
+def tool_results(run: Run) -> list[JSON]:
+    """What each tool call of the run came to, in order. `result` is null until the call is settled."""
+    rows = Call.objects.filter(run_id=run.id, ord__gt=0).order_by("step", "ord")
+    return [
+        {
+            "call_id": call_id(run.run_id, row.step, row.ord),
+            "step": row.step,
+            "tool": row.name,
+            "state": row.state,
+            "error_type": row.error_class,
+            "result": row.result,
+        }
+        for row in rows
+    ]
+
+
 def run_records(runs: list[Run]) -> list[JSON]:
     called, texts = tools_called(runs), answers(runs)
     return [run_record(run, called[run.id], texts.get(run.id)) for run in runs]
@@ -200,8 +216,7 @@ def approval_record(approval: Approval) -> JSON:
         "evidence": approval.evidence,
         "needed": approval.needed,
         "decisions": [
-            {"user": d.user.username, "verdict": d.verdict, "reason": d.reason, "at": time(d.at)}
-            for d in approval.decisions.all()
+            {"user": d.user.username, "verdict": d.verdict, "reason": d.reason, "at": time(d.at)} for d in approval.decisions.all()
         ],
         "state": approval.state,
         "void_reason": approval.void_reason or None,

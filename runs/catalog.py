@@ -113,9 +113,7 @@ def as_json(row: ModelDefinition | None) -> dict[str, Any] | None:
 
 
 @transaction.atomic
-def put_agent(
-    actor: Actor | None, name: str, tenants: tuple[Slug, ...] = ()
-) -> tuple[Agent, Literal["create", "update", "unchanged"]]:
+def put_agent(actor: Actor | None, name: str, tenants: tuple[Slug, ...] = ()) -> tuple[Agent, Literal["create", "update", "unchanged"]]:
     """-> (agent, "create", "update" or "unchanged"). `tenants`: who sees it; empty: every tenant."""
     need_platform_admin(actor)
     seen_by = sorted(set(tenants))

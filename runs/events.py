@@ -25,6 +25,7 @@ class Kind(StrEnum):
     TOOL_CALL_COMPLETED = "tool_call_completed"
     TOOL_CALL_FAILED = "tool_call_failed"
     TOOL_CALL_UNKNOWN = "tool_call_unknown"
+    TOOL_CALL_RECONCILED = "tool_call_reconciled"  # an unknown outcome was settled: by late evidence, a probe, or a person
     RETRY_SCHEDULED = "retry_scheduled"
     POLICY_DECIDED = "policy_decided"
     POLICY_VIOLATED = "policy_violated"

@@ -94,9 +94,7 @@ def submit(
         asked = _asked(order, limits(ReleaseSpec.model_validate(release.spec), order.budget), traceparent)
         run = place(asked, tenant=tenant, release=release, starter=actor.user, mode=order.mode, now=now)
         if idempotency_key is not None:
-            IdempotencyRecord.objects.create(
-                tenant=tenant, key=idempotency_key, endpoint=ENDPOINT, body_sha256=body, object_id=run.id
-            )
+            IdempotencyRecord.objects.create(tenant=tenant, key=idempotency_key, endpoint=ENDPOINT, body_sha256=body, object_id=run.id)
     return Accepted(run)
 
 
@@ -123,9 +121,7 @@ def place(
 ) -> Run:
     """Insert a queued run with what it was asked (not saved yet, limits filled in) and its first event; wake an engine."""
     deadline_at = now + timedelta(seconds=asked.limits["run_s"])
-    run = Run(
-        tenant=tenant, agent_id=release.agent_id, release=release, mode=mode, starter=starter, deadline_at=deadline_at, seq=0
-    )
+    run = Run(tenant=tenant, agent_id=release.agent_id, release=release, mode=mode, starter=starter, deadline_at=deadline_at, seq=0)
     sha256 = hashlib.sha256(as_json({"text": asked.text, "data": asked.data})).hexdigest()
     data = {"agent": release.agent_id, "release": release.release_id, "input_sha256": sha256}
     append(run, [event(Kind.RUN_ACCEPTED, data=data | ({"retry_of": retry_of} if retry_of else {}))])

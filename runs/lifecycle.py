@@ -42,7 +42,7 @@ def cancel(actor: Actor, run_id: UUID) -> Run:
 
 @transaction.atomic
 def retry(actor: Actor, run_id: UUID) -> Run:
-    """A new run from the same input, limits and release, its metadata naming the first as `retry_of`.
+    """A new run from the same input, limits and release; writes that the first one applied are answered from their recorded results.
 
     Refuses with: scope_missing, tenant_inactive 403, not_found 404, run_not_retryable, retry_would_repeat_writes 409.
     """
@@ -51,15 +51,15 @@ def retry(actor: Actor, run_id: UUID) -> Run:
     if run.state not in TERMINAL or run.state == RunState.SUCCEEDED:
         message = "Only a run that failed or was cancelled can be tried again."
         raise Refused("run_not_retryable", message, 409, state=run.state)
-    # recorded results are not replayed yet, so a write that may have been applied would be made a second time
     if _writes_that_may_be_applied(run):
-        message = "This run has made changes (or may have), and trying again would make them twice. Start a new run."
+        message = "The outcome of a write of this run is unknown: trying again could make it twice. Settle it first."
         raise Refused("retry_would_repeat_writes", message, 409)
     tenant, _, now = usable(run.tenant, run.agent_id)
     first = RunInput.objects.get(pk=run.pk)
     asked = RunInput(
         text=first.text, data=first.data, user=first.user, session=first.session, limits=first.limits,
         metadata={**first.metadata, "retry_of": run.run_id}, traceparent=first.traceparent,
+        retry_of=run.id,
     )  # fmt: skip
     return place(asked, tenant=tenant, release=run.release, starter=actor.user, mode=run.mode, now=now, retry_of=run.run_id)
 
@@ -77,7 +77,7 @@ def _end(run: Run, by: str) -> None:
     calls.filter(state__in=NEVER_SENT).update(state=CallState.ABANDONED, ended_at=Now())
     calls.filter(state=CallState.DISPATCHED, effect="read").update(state=CallState.ABANDONED, ended_at=Now())
     # a write that was sent and never answered stays in the ledger of unknowns: cancelling settles nothing about it
-    calls.filter(state=CallState.DISPATCHED).exclude(ord=0).update(state=CallState.UNKNOWN, error_class="unknown")
+    calls.filter(state=CallState.DISPATCHED).exclude(ord=0).update(state=CallState.UNKNOWN, error_class="lost")
     calls.filter(state=CallState.DISPATCHED).update(state=CallState.ABANDONED, ended_at=Now())
     voided = gate.void(run.id, "The run was cancelled.")
     events = [event(Kind.APPROVAL_VOIDED, data={"approval_id": encode("apr", one)}) for one in voided]
@@ -90,6 +90,6 @@ def _end(run: Run, by: str) -> None:
 
 
 def _writes_that_may_be_applied(run: Run) -> bool:
-    sent = Q(state__in=(CallState.DONE, CallState.UNKNOWN, CallState.DISPATCHED))
+    sent = Q(state__in=(CallState.UNKNOWN, CallState.DISPATCHED))
     given_up = Q(state=CallState.ABANDONED, dispatched_at__isnull=False)
     return Call.objects.filter(sent | given_up, run_id=run.id, ord__gt=0).exclude(effect="read").exists()

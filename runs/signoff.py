@@ -5,8 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Exists, OuterRef
+from django.db.models.functions import Now
 
 from approvals import gate
 from approvals.models import Approval
@@ -14,8 +14,9 @@ from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
 from .events import Kind, event
-from .history import DUE, append, notify
-from .models import Call, Run, RunInput
+from .history import append
+from .models import Call, Run
+from .resume import requeue
 from .states import TERMINAL, CallState, RunState
 
 
@@ -106,19 +107,8 @@ def _go_on(run: Run, events: list[tuple[str, str]]) -> None:
     """Write the events; queue the run if none of its calls waits for a person, its deadline moved on by the wait."""
     waits = Call.objects.filter(run_id=run.id, state=CallState.WAITING_APPROVAL).exists()
     resume = run.state == RunState.WAITING_APPROVAL and not waits
-    append(run, [*events, event(Kind.RUN_RESUMED)] if resume else events)
-    if not resume:
-        Run.objects.filter(pk=run.pk).update(seq=run.seq)
+    if resume:
+        requeue(run, events)
         return
-    waited = Now() - Coalesce(F("waiting_since"), Now())
-    moved_on = ExpressionWrapper(F("deadline_at") + waited, output_field=DateTimeField())
-    Run.objects.filter(pk=run.pk, state=RunState.WAITING_APPROVAL).update(
-        seq=run.seq, state=RunState.QUEUED, available_at=Now(), waiting_since=None,
-        deadline_at=F("deadline_at") if _counts_waiting(run) else moved_on,
-    )  # fmt: skip
-    notify(DUE, run.id)
-
-
-def _counts_waiting(run: Run) -> bool:
-    asked = RunInput.objects.filter(pk=run.pk).values_list("limits", flat=True).first()
-    return bool(asked and asked.get("count_waiting"))
+    append(run, events)
+    Run.objects.filter(pk=run.pk).update(seq=run.seq)

@@ -56,7 +56,7 @@ RUN: dict[str, tuple[str, ...]] = {
 
 CALL: dict[str, tuple[str, ...]] = {
     C.READY: (NEW, C.WAITING_APPROVAL),
-    C.WAITING_APPROVAL: (NEW, C.READY),
+    C.WAITING_APPROVAL: (NEW, C.READY, C.FAILED_NOT_APPLIED),
     C.BLOCKED: (NEW, C.READY, C.WAITING_APPROVAL),
     C.DISPATCHED: (NEW, C.READY, C.FAILED_NOT_APPLIED),
     C.DONE: (C.DISPATCHED, C.UNKNOWN),
@@ -105,9 +105,7 @@ def trigger_sql(name: str, table: dict[str, tuple[str, ...]]) -> str:
     def among(states: tuple[str, ...]) -> str:
         return ",".join(f"'{s}'" for s in states if s != NEW)
 
-    moves = " or ".join(
-        f"(new.state = '{to}' and old.state in ({among(sources)}))" for to, sources in table.items() if among(sources)
-    )
+    moves = " or ".join(f"(new.state = '{to}' and old.state in ({among(sources)}))" for to, sources in table.items() if among(sources))
     births = ",".join(f"'{to}'" for to, sources in table.items() if NEW in sources)
     return f"""
 create or replace function {name}_moves() returns trigger language plpgsql as $$

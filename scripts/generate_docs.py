@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from runs.events import FIELDS, VERSION, Kind  # noqa: E402
-from runs.states import CALL, DUE, NEW, OWNED, PEOPLE, RUN, TERMINAL  # noqa: E402
+from runs.states import CALL, DUE, NEW, OWNED, PEOPLE, RUN, TERMINAL, Outcome, RunState  # noqa: E402
 
 Moves = Mapping[str, tuple[str, ...]]
 
@@ -50,55 +51,62 @@ CALL_OF_MODEL = "step_id ord model"
 SPENT = "latency_ms input_tokens output_tokens cost_micro"
 SENT = "attempt status result_sha256 sanitized?"
 
-EVENTS: dict[Kind, Told] = {
-    Kind.RUN_ACCEPTED: Told("intake, in the transaction that accepts the run", "", "agent release input_sha256 retry_of?"),
-    Kind.RUN_STARTED: Told("an engine claims the run for the first time"),
-    Kind.RUN_RESUMED: Told("no call of the run waits for a person any more: it is queued again"),
-    Kind.RUN_CLAIMED: Told("an engine claims it again after a wait"),
-    Kind.RUN_TAKEN_OVER: Told("another engine takes it, because the lease of its owner is over"),
-    Kind.RUN_PARKED: Told("the engine lets go of it: to people, to a timer, or back to the queue", "step_id?", "state reason?"),
-    Kind.RUN_COMPLETED: Told(
+EVENTS: dict[str, Told] = {
+    "run_accepted": Told("intake, in the transaction that accepts the run", "", "agent release input_sha256 retry_of?"),
+    "run_started": Told("an engine claims the run for the first time"),
+    "run_resumed": Told("no call of the run waits for a person any more: it is queued again"),
+    "run_claimed": Told("an engine claims it again after a wait"),
+    "run_taken_over": Told("another engine takes it, because the lease of its owner is over"),
+    "run_parked": Told("the engine lets go of it: to people, to a timer, or back to the queue", "step_id?", "state reason?"),
+    "run_completed": Told(
         "the run ends; its last event", "step_id? input_tokens? output_tokens? cost_micro? result?", "state outcome stop? by?"
     ),
-    Kind.CANCEL_REQUESTED: Told("a person cancels a run that an engine holds; the engine makes the move", "", "by"),
-    Kind.PLAN_DECIDED: Told("a model has answered: the tools it was offered and those it asked for", "step_id model", "calls offered"),
-    Kind.MODEL_CALL_STARTED: Told("the intent of a model call is durable; it is sent next", CALL_OF_MODEL, "attempt role reserve_micro"),
-    Kind.MODEL_CALL_COMPLETED: Told("the model has answered", f"{CALL_OF_MODEL} {SPENT} result", "attempt result_sha256 finish estimated"),
-    Kind.MODEL_CALL_FAILED: Told(
+    "cancel_requested": Told("a person cancels a run that an engine holds; the engine makes the move", "", "by"),
+    "plan_decided": Told("a model has answered: the tools it was offered and those it asked for", "step_id model", "calls offered"),
+    "model_call_started": Told("the intent of a model call is durable; it is sent next", CALL_OF_MODEL, "attempt role reserve_micro"),
+    "model_call_completed": Told("the model has answered", f"{CALL_OF_MODEL} {SPENT} result", "attempt result_sha256 finish estimated"),
+    "model_call_failed": Told(
         "it failed, or its engine was lost (`lost`: the reservation counts as spent)",
         f"{CALL_OF_MODEL} latency_ms? input_tokens? output_tokens? cost_micro result error_type retryable",
         "attempt status? lost?",
     ),
-    Kind.TOOL_CALL_STARTED: Told("the intent of a tool call is durable; it is sent next", CALL_OF_TOOL, "attempt args_sha256 approval_id?"),
-    Kind.TOOL_CALL_COMPLETED: Told(
+    "tool_call_started": Told("the intent of a tool call is durable; it is sent next", CALL_OF_TOOL, "attempt args_sha256 approval_id?"),
+    "tool_call_completed": Told(
         "the tool has answered; a write is applied (`duplicate_request`: it was before)",
         f"{CALL_OF_TOOL} latency_ms result error_type?",
         SENT,
     ),
-    Kind.TOOL_CALL_FAILED: Told(
+    "tool_call_failed": Told(
         "an answer with an error, no answer, or (`sent` false) a call that was never sent",
         f"{CALL_OF_TOOL} latency_ms? result error_type retryable",
         f"sent? {SENT.replace(' ', '? ').replace('??', '?')}",
     ),
-    Kind.TOOL_CALL_UNKNOWN: Told(
-        "a write may or may not be applied; it is not sent again", f"{CALL_OF_TOOL} result error_type?", "attempt? status? result_sha256? sanitized? lost?"
+    "tool_call_unknown": Told(
+        "a write may or may not be applied; it is not sent again",
+        f"{CALL_OF_TOOL} result error_type?",
+        "attempt? status? result_sha256? sanitized? lost?",
     ),
-    Kind.RETRY_SCHEDULED: Told(
+    "tool_call_reconciled": Told(
+        "an unknown outcome was settled: by late evidence, a probe or a person",
+        "step_id ord tool result",
+        "result how by unknown_id resend",
+    ),
+    "retry_scheduled": Told(
         "a failed call will be sent again; `attempt` is the next one", "step_id ord model? tool? result error_type", "attempt wait_ms"
     ),
-    Kind.POLICY_DECIDED: Told("the policy has ruled on a call", f"{CALL_OF_TOOL} result", "decision by rev"),
-    Kind.POLICY_VIOLATED: Told(
+    "policy_decided": Told("the policy has ruled on a call", f"{CALL_OF_TOOL} result", "decision by rev"),
+    "policy_violated": Told(
         "the ruling is deny, or an approved call may no longer be sent", f"{CALL_OF_TOOL} result error_type", "decision? by? rev?"
     ),
-    Kind.APPROVAL_REQUESTED: Told("people are asked about a call", CALL_OF_TOOL, "approval_id digest needed"),
-    Kind.APPROVAL_DECIDED: Told(
+    "approval_requested": Told("people are asked about a call", CALL_OF_TOOL, "approval_id digest needed"),
+    "approval_decided": Told(
         "a person has decided; the reason is kept as a hash here", f"{CALL_OF_TOOL} result", "approval_id by verdict state reason_sha256?"
     ),
-    Kind.APPROVAL_EXPIRED: Told("nobody decided in time; the call is not made", f"{CALL_OF_TOOL} result", "approval_id"),
-    Kind.APPROVAL_VOIDED: Told("an open approval is not needed or not valid any more", "step_id? ord? tool? result?", "approval_id"),
-    Kind.BUDGET_EXCEEDED: Told("a limit has no room for the next call; the run ends", "step_id result", "limit value used by step"),
-    Kind.DEADLINE_EXCEEDED: Told("the time of the run is over; the run ends", "result", "limit value"),
-    Kind.FALLBACK_ACTIVATED: Told("a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type", "from to"),
+    "approval_expired": Told("nobody decided in time; the call is not made", f"{CALL_OF_TOOL} result", "approval_id"),
+    "approval_voided": Told("an open approval is not needed or not valid any more", "step_id? ord? tool? result?", "approval_id"),
+    "budget_exceeded": Told("a limit has no room for the next call; the run ends", "step_id result", "limit value used by step"),
+    "deadline_exceeded": Told("the time of the run is over; the run ends", "result", "limit value"),
+    "fallback_activated": Told("a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type", "from to"),
 }
 
 
@@ -135,12 +143,19 @@ def table(moves: Moves, told: Mapping[str, str]) -> str:
     return "\n".join(rows)
 
 
-def named(states: tuple[str, ...]) -> str:
+def named(states: Iterable[str]) -> str:
     return ", ".join(f"`{state}`" for state in states)
 
 
+def unused(kind: type[StrEnum]) -> list[str]:
+    """The members that nothing in `runs` gives yet."""
+    files = [path for path in (ROOT / "runs").rglob("*.py") if path.name != "states.py" and "migrations" not in path.parts]
+    text = "\n".join(path.read_text() for path in files)
+    return [each.value for each in kind if f"{kind.__name__}.{each.name}" not in text and f"state = '{each.value}'" not in text]
+
+
 def state_machines() -> str:
-    outcomes = list(comments("runs/states.py", "Outcome"))
+    states, outcomes = unused(RunState), unused(Outcome)
     return f"""{HEAD}
 # States
 
@@ -158,7 +173,9 @@ refuses every other move in the database (SQLSTATE `SBX01`). What the words mean
 - A person is waited for, and the deadline stands still, in {named(PEOPLE)}.
 - It has ended in {named(TERMINAL)}.
 
-A run that has ended has one outcome: {named(tuple(outcomes))}.
+Declared, and not reached by anything yet: {named(states) or "none"}.
+
+A run that has ended has one outcome: {named(Outcome)}. Declared, and not given by anything yet: {named(outcomes) or "none"}.
 
 ## Call
 
@@ -183,8 +200,8 @@ def listed(names: str) -> str:
 
 
 def events() -> str:
-    if set(EVENTS) != set(Kind):
-        raise SystemExit(f"scripts/generate_docs.py: EVENTS and runs.events.Kind differ in {sorted(set(EVENTS) ^ set(Kind))}")
+    if differ := set(EVENTS) ^ {kind.value for kind in Kind}:
+        raise SystemExit(f"scripts/generate_docs.py: EVENTS and runs.events.Kind differ in {sorted(differ)}")
     if strange := {name.rstrip("?") for told in EVENTS.values() for name in told.fields.split()} - set(FIELDS):
         raise SystemExit(f"scripts/generate_docs.py: not in runs.events.FIELDS: {sorted(strange)}")
     rows = "\n".join(f"| `{kind}` | {told.when} | {listed(told.fields)} | {listed(told.data)} |" for kind, told in EVENTS.items())

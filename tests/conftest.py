@@ -59,18 +59,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def django_db_setup(request: pytest.FixtureRequest, django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
     """A database of this run, migrated by the owner. Tests use it as the plain role."""
-    from django.apps import apps
     from django.core.management import call_command
     from django.db import connections
-
-    from console.database import grant
 
     made = request.config.stash[ground]
     made.create()
     with django_db_blocker.unblock():
         call_command("migrate", database="owner", interactive=False, verbosity=0)
-        if apps.get_app_config("console").models_module is None:  # Django tells only apps with models that it migrated
-            grant("owner")
         connections.close_all()
     made.remember_seeds()
     yield

@@ -135,6 +135,10 @@ def definition(version: ToolVersion) -> ToolDefinition:
         retry=RetryPolicy.from_json(version.retry),
         labels=frozenset(version.labels),
         duplicate_when=version.duplicate_when or None,
+        verify=version.verify,
+        effect_key=version.effect_key,
+        effect_window_s=version.effect_window_s,
+        idempotency_window_s=version.idempotency_window_s,
     )
 
 

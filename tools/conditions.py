@@ -53,6 +53,12 @@ def holds(expression: str, facts: Mapping[str, Any]) -> bool:
     return value
 
 
+def value(expression: str, facts: Mapping[str, Any]) -> Any:
+    """What the expression comes to (plain JSON values). Raises ConditionError."""
+    program = compiled(expression)
+    return guarded(lambda: program.execute(context(facts)))
+
+
 @lru_cache(maxsize=2048)
 def compiled(expression: str) -> Any:
     if len(expression) > MAX_LENGTH:

@@ -58,9 +58,7 @@ class Tools:
             reply = Reply(ErrorClass.TRANSIENT_UPSTREAM, message="the adapter failed")
         return _result(definition, context, reply, output, round((perf_counter() - began) * 1000))
 
-    async def _reply(
-        self, definition: ToolDefinition, args: bytes, context: CallContext
-    ) -> tuple[Reply, schemas.Validator | None]:
+    async def _reply(self, definition: ToolDefinition, args: bytes, context: CallContext) -> tuple[Reply, schemas.Validator | None]:
         adapter = self._adapters.get(str(definition.adapter.get("kind")))
         if adapter is None:
             return Reply(ErrorClass.POLICY, message="this kind of adapter is not supported"), None

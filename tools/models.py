@@ -45,6 +45,10 @@ class ToolVersion(models.Model):
     labels = ArrayField(models.CharField(max_length=40), default=list)
     duplicate_when = models.TextField(blank=True, default="")
     credential = models.CharField(max_length=100, blank=True, default="")
+    verify = models.JSONField(null=True)
+    effect_key = models.CharField(max_length=200, blank=True, default="")
+    effect_window_s = models.FloatField(default=86400)
+    idempotency_window_s = models.FloatField(default=23 * 3600)
     sha256 = models.CharField(max_length=64)
     created_at = models.DateTimeField(db_default=Now())
 

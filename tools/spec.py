@@ -1,5 +1,6 @@
 """The block of one tool in a configuration document, validated. Pure."""
 
+import re
 import socket
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -10,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tenants.errors import Refused
 
+from . import conditions
 from .addresses import is_public, reached
 from .canonical import dumps
 from .definitions import Effect, RetryPolicy
 
-NOT_BUILT = ("effect_key", "verify", "preview", "compensate")
+NOT_BUILT = ("preview", "compensate")
+PLACES = re.compile(r"\{(\w+)\}")
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 
@@ -42,6 +45,30 @@ class PythonAdapter(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
+class Verify(Strict):
+    """How to find out whether a write was applied: a read, asked until `probes` answers in a row agree, `delay_s` apart.
+
+    `args`: name -> CEL over `args` (of the write), `idem_key` and `effect_key`. The conditions are CEL over `result`;
+    when neither is true (or the answer is an error) the probe cannot tell.
+    """
+
+    adapter: Annotated[HttpAdapter | PythonAdapter, Field(discriminator="kind")]
+    args: dict[str, Annotated[str, Field(max_length=2000)]] = {}
+    applied_when: Annotated[str, Field(min_length=1, max_length=2000)]
+    not_applied_when: Annotated[str, Field(max_length=2000)] = ""
+    delay_s: Annotated[float, Field(ge=0, le=3600)] = 2
+    probes: Annotated[int, Field(ge=1, le=10)] = 2
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5
+
+    @model_validator(mode="after")
+    def can_be_evaluated(self) -> "Verify":
+        for expression in self.args.values():
+            conditions.check(expression, frozenset({"args", "idem_key", "effect_key"}))
+        for expression in filter(None, (self.applied_when, self.not_applied_when)):
+            conditions.check(expression, frozenset({"result"}))
+        return self
+
+
 class ToolSpec(Strict):
     """Raises Refused("not_supported") for a known key whose enforcement is not built."""
 
@@ -56,6 +83,12 @@ class ToolSpec(Strict):
     labels: tuple[Label, ...] = ()
     duplicate_when: Annotated[str, Field(max_length=2000)] = ""
     credential: Annotated[str, Field(max_length=100)] = ""
+    verify: Verify | None = None
+    # the same effect twice in the window is answered `already_applied`: names of arguments in braces, as in `ticket:{account_id}`
+    effect_key: Annotated[str, Field(max_length=200)] = ""
+    effect_window_s: Annotated[float, Field(gt=0, le=90 * 86400)] = 86400
+    # how long the other side remembers an idempotency key; after that a resend would be a second effect
+    idempotency_window_s: Annotated[float, Field(gt=0, le=90 * 86400)] = 23 * 3600
     tenants: tuple[Slug, ...] = ()  # who sees it; empty: every tenant
 
     @model_validator(mode="before")
@@ -70,6 +103,15 @@ class ToolSpec(Strict):
         if isinstance(adapter, dict) and adapter.get("kind") == "mcp":
             raise not_supported("adapter.kind: mcp")
         return {key: part for key, part in value.items() if key not in NOT_BUILT}
+
+    @model_validator(mode="after")
+    def effect_key_names_arguments(self) -> "ToolSpec":
+        known = set(self.input_schema.get("properties", {}))
+        if missing := sorted(set(PLACES.findall(self.effect_key)) - known):
+            raise ValueError(f"effect_key: no argument is called {', '.join(missing)}")
+        if self.effect_key and self.effect is Effect.READ:
+            raise ValueError("effect_key: a read has no effect")
+        return self
 
     @field_validator("retry")
     @classmethod

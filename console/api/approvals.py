@@ -16,7 +16,7 @@ from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 
 from . import paging
-from .schemas import APPROVAL, DECISION, listed
+from .schemas import APPROVAL, DECISION, answers, listed
 
 
 class Decision(BaseModel):
@@ -48,7 +48,7 @@ class Approvals(APIView):
     @extend_schema(
         operation_id="list_approvals",
         parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in ("state", "run_id", "tool", "cursor", "limit")],
-        responses={200: listed(APPROVAL)},
+        responses=answers({200: listed(APPROVAL)}),
     )
     def get(self, request: Request) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
@@ -65,7 +65,7 @@ class Approvals(APIView):
 
 
 class OneApproval(APIView):
-    @extend_schema(operation_id="get_approval", responses={200: APPROVAL})
+    @extend_schema(operation_id="get_approval", responses=answers({200: APPROVAL}))
     def get(self, request: Request, approval_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         actor.need("approvals:read")
@@ -73,7 +73,7 @@ class OneApproval(APIView):
 
 
 class Decide(APIView):
-    @extend_schema(operation_id="decide_approval", request=DECISION, responses={200: APPROVAL})
+    @extend_schema(operation_id="decide_approval", request=DECISION, responses=answers({200: APPROVAL}))
     def post(self, request: Request, approval_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         if not isinstance(request.data, dict):

@@ -1,5 +1,6 @@
 """Tools, agents, releases and configuration over HTTP. Installation objects: read by all, changed by platform admins."""
 
+import json
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -16,17 +17,41 @@ from console import document, records
 from runs import catalog as runs_catalog
 from runs import releases
 from runs.models import Agent, Release
+from runs.spec import Name, ReleaseSpec, Strict, ToolName
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 from tools import catalog
 from tools.models import Tool, ToolVersion
-from tools.spec import ToolSpec
+from tools.spec import Slug, ToolSpec
 
 from .gateway import MAX_BODY, StrictJSONParser, loads, too_large
-from .schemas import inline
+from .schemas import AGENT, CHANGES, RELEASE, TOOL, answers, inline, listed
 
-OBJECT = OpenApiTypes.OBJECT
+LATER = ("evaluate", "shadow", "canary")  # known verbs whose enforcement is not built
+
+
+class AgentSpec(Strict):
+    """The body of `PUT /agents/{name}`; the name comes from the address. `tenants`: who sees it; empty: every tenant."""
+
+    name: Name
+    tenants: tuple[Slug, ...] = ()
+
+
+class ToolPath(Strict):
+    name: ToolName
+
+
+AGENT_BODY = {
+    "application/json": {
+        "type": "object",
+        "properties": {"tenants": {"type": "array", "items": {"type": "string"}}},
+        "additionalProperties": False,
+    }
+}
+DOCUMENT_BODY = {kind: inline(document.Document.model_json_schema()) for kind in ("application/json", "application/yaml")}
+RELEASE_BODY = {"application/json": inline(ReleaseSpec.model_json_schema())}
+TOOL_BODY = {"application/json": inline(ToolSpec.model_json_schema())}
 
 
 def actor_of(request: Request) -> Actor:
@@ -72,7 +97,7 @@ def agent_record(agent: Agent) -> dict[str, Any]:
         "name": agent.name,
         "tenants": agent.tenants,
         "live": release_record(agent.live, agent) if agent.live else None,
-        "releases": [release.release_id for release in agent.releases.order_by("-number")],
+        "releases": [r.release_id for r in sorted(agent.releases.all(), key=lambda r: r.number, reverse=True)],
     }
 
 
@@ -94,7 +119,7 @@ def agents(actor: Actor) -> "QuerySet[Agent]":
 
 
 class Tools(APIView):
-    @extend_schema(operation_id="list_tools", responses={200: OBJECT})
+    @extend_schema(operation_id="list_tools", responses=answers({200: listed(TOOL)}))
     def get(self, request: Request) -> Response:
         actor = actor_of(request)
         actor.need("config:read")
@@ -103,7 +128,7 @@ class Tools(APIView):
 
 
 class OneTool(APIView):
-    @extend_schema(operation_id="get_tool", responses={200: OBJECT})
+    @extend_schema(operation_id="get_tool", responses=answers({200: TOOL}))
     def get(self, request: Request, name: str) -> Response:
         actor = actor_of(request)
         actor.need("config:read")
@@ -112,26 +137,27 @@ class OneTool(APIView):
             raise NotFound("tool")
         return Response(tool_record(tool))
 
-    @extend_schema(
-        operation_id="put_tool", request={"application/json": inline(ToolSpec.model_json_schema())}, responses={200: OBJECT}
-    )
+    @extend_schema(operation_id="put_tool", request=TOOL_BODY, responses=answers({200: TOOL, 201: TOOL}))
     def put(self, request: Request, name: str) -> Response:
         actor = actor_of(request)
         actor.need("config:write")
+        name = ToolPath(name=name).name
+        new = not Tool.objects.filter(name=name).exists()
         version, changed = catalog.put(actor, name, ToolSpec.model_validate(body_of(request)))
-        return Response(tool_record(version.tool) | {"changed": changed}, status=201 if changed and version.number == 1 else 200)
+        return Response(tool_record(version.tool) | {"changed": changed}, status=201 if new else 200)
 
 
 class Agents(APIView):
-    @extend_schema(operation_id="list_agents", responses={200: OBJECT})
+    @extend_schema(operation_id="list_agents", responses=answers({200: listed(AGENT)}))
     def get(self, request: Request) -> Response:
         actor = actor_of(request)
         actor.need("config:read")
-        return Response({"items": [agent_record(agent) for agent in agents(actor).order_by("name")], "next_cursor": None})
+        found = agents(actor).prefetch_related("releases").order_by("name")
+        return Response({"items": [agent_record(agent) for agent in found], "next_cursor": None})
 
 
 class OneAgent(APIView):
-    @extend_schema(operation_id="get_agent", responses={200: OBJECT})
+    @extend_schema(operation_id="get_agent", responses=answers({200: AGENT}))
     def get(self, request: Request, name: str) -> Response:
         actor = actor_of(request)
         actor.need("config:read")
@@ -140,20 +166,18 @@ class OneAgent(APIView):
             raise NotFound("agent")
         return Response(agent_record(agent))
 
-    @extend_schema(operation_id="put_agent", request=OBJECT, responses={200: OBJECT})
+    @extend_schema(operation_id="put_agent", request=AGENT_BODY, responses=answers({200: AGENT, 201: AGENT}))
     def put(self, request: Request, name: str) -> Response:
         actor = actor_of(request)
         actor.need("config:write")
-        body = body_of(request)
-        tenants = body.pop("tenants", [])
-        if body or not isinstance(tenants, list):
-            raise Refused("validation", "An agent has the one field `tenants`, a list of tenants that see it.", 422)
-        runs_catalog.put_agent(actor, name, tuple(tenants))
-        return Response(agent_record(Agent.objects.select_related("live").get(name=name)))
+        wanted = AgentSpec.model_validate(body_of(request) | {"name": name})
+        _, action = runs_catalog.put_agent(actor, wanted.name, wanted.tenants)
+        agent = Agent.objects.select_related("live").get(name=name)
+        return Response(agent_record(agent), status=201 if action == "create" else 200)
 
 
 class Releases(APIView):
-    @extend_schema(operation_id="create_release", request=OBJECT, responses={201: OBJECT})
+    @extend_schema(operation_id="create_release", request=RELEASE_BODY, responses=answers({200: RELEASE, 201: RELEASE}))
     def post(self, request: Request, name: str) -> Response:
         actor = actor_of(request)
         actor.need("config:write")
@@ -161,14 +185,14 @@ class Releases(APIView):
         if agent is None:
             raise NotFound("agent")
         body = body_of(request)
-        release = releases.create(actor, agent, body.get("release", body))
-        return Response(release_record(release, agent), status=201)
+        release, new = releases.make(actor, agent, body["release"] if set(body) == {"release"} else body)
+        return Response(release_record(release, agent), status=201 if new else 200)
 
 
 class MoveRelease(APIView):
     """`promote` and `rollback` move the agent's live pointer; new runs follow it."""
 
-    @extend_schema(operation_id="move_release", request=None, responses={200: OBJECT})
+    @extend_schema(operation_id="move_release", request=None, responses=answers({200: AGENT}))
     def post(self, request: Request, release_id: str, verb: str) -> Response:
         actor = actor_of(request)
         actor.need("config:write")
@@ -182,13 +206,23 @@ class MoveRelease(APIView):
             releases.promote(actor, release)
         elif verb == "rollback":
             releases.rollback(actor, release)
-        else:
+        elif verb in LATER:
             raise Refused("not_supported", f"{verb} is not supported yet.", 422, key=verb)
+        else:
+            raise NotFound("verb")
         return Response(agent_record(Agent.objects.select_related("live").get(name=release.agent_id)))
 
 
+def flag(request: Request, name: str) -> bool:
+    """A misspelt `dry_run` must never apply. Refuses bad_<name> 400."""
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise Refused(f"bad_{name}", f"{name} is true or false.", 400)
+    return text == "true"
+
+
 class DocumentParser(BaseParser):
-    """YAML, with the same bounds as JSON."""
+    """YAML, with the same bounds as JSON: what JSON cannot say (dates, NaN, halves of surrogate pairs) is refused here too."""
 
     media_type = "*/*"
 
@@ -196,7 +230,13 @@ class DocumentParser(BaseParser):
         raw = stream.read(MAX_BODY + 1)
         if len(raw) > MAX_BODY:
             raise too_large()
-        return loads(raw) if raw.lstrip()[:1] == b"{" else document.read(raw)
+        if raw.lstrip()[:1] == b"{":
+            return loads(raw)
+        value = document.read(raw)
+        try:
+            return loads(json.dumps(value).encode())
+        except TypeError as error:
+            raise document.bad(f"it holds what JSON has no word for ({error}); write it in quotes") from None
 
 
 class Apply(APIView):
@@ -205,12 +245,12 @@ class Apply(APIView):
     @extend_schema(
         operation_id="apply_configuration",
         parameters=[OpenApiParameter("dry_run", OpenApiTypes.BOOL), OpenApiParameter("prune", OpenApiTypes.BOOL)],
-        request=OBJECT,
-        responses={200: OBJECT},
+        request=DOCUMENT_BODY,
+        responses=answers({200: CHANGES}),
     )
     def post(self, request: Request) -> Response:
         actor = actor_of(request)
         actor.need("config:write")
-        dry_run, prune = (request.query_params.get(name) == "true" for name in ("dry_run", "prune"))
+        dry_run, prune = (flag(request, name) for name in ("dry_run", "prune"))
         changes = configuration.apply(actor, document.load(request.data), dry_run=dry_run, prune=prune)
         return Response({"dry_run": dry_run, "changes": [asdict(change) for change in changes]})

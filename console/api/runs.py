@@ -24,7 +24,7 @@ from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 
 from . import paging
-from .schemas import RUN, RUNS, order_schema
+from .schemas import EVENT, RUN, RUNS, STEP, TEXT, answers, listed, order_schema
 
 FILTERS = (
     "state",
@@ -61,14 +61,15 @@ def find(actor: Actor, run_id: str) -> Run:
 
 
 def record(run: Run) -> dict[str, Any]:
-    return records.run_records([run])[0]
+    """The record of one run; alone, it also tells what its tools answered."""
+    return records.run_records([run])[0] | {"tool_results": records.tool_results(run)}
 
 
 class Runs(APIView):
     @extend_schema(
         operation_id="list_runs",
         parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in FILTERS],
-        responses={200: RUNS},
+        responses=answers({200: RUNS}),
     )
     def get(self, request: Request) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
@@ -84,7 +85,7 @@ class Runs(APIView):
             OpenApiParameter("Prefer", OpenApiTypes.STR, OpenApiParameter.HEADER),
         ],
         request=order_schema(),
-        responses={200: RUN, 202: RUN},
+        responses=answers({200: RUN, 202: RUN}),
     )
     def post(self, request: Request) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
@@ -107,7 +108,7 @@ class Runs(APIView):
 
 
 class OneRun(APIView):
-    @extend_schema(operation_id="get_run", responses={200: RUN})
+    @extend_schema(operation_id="get_run", responses=answers({200: RUN}))
     def get(self, request: Request, run_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         actor.need("runs:read")
@@ -115,7 +116,7 @@ class OneRun(APIView):
 
 
 class Steps(APIView):
-    @extend_schema(operation_id="get_steps", responses={200: OpenApiTypes.OBJECT})
+    @extend_schema(operation_id="get_steps", responses=answers({200: listed(STEP)}))
     def get(self, request: Request, run_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         actor.need("runs:read")
@@ -128,7 +129,7 @@ class Events(APIView):
     @extend_schema(
         operation_id="get_events",
         parameters=[OpenApiParameter("after", OpenApiTypes.INT), OpenApiParameter("limit", OpenApiTypes.INT)],
-        responses={200: OpenApiTypes.OBJECT},
+        responses=answers({200: listed(EVENT)}) | {(200, "text/event-stream"): TEXT},
     )
     def get(self, request: Request, run_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
@@ -146,7 +147,7 @@ def events_after(run_id: UUID, after: int, limit: int) -> list[Event]:
 
 
 class Cancel(APIView):
-    @extend_schema(operation_id="cancel_run", request=None, responses={200: RUN, 202: RUN})
+    @extend_schema(operation_id="cancel_run", request=None, responses=answers({200: RUN, 202: RUN}))
     def post(self, request: Request, run_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         run = lifecycle.cancel(actor, find(actor, run_id).id)
@@ -155,7 +156,7 @@ class Cancel(APIView):
 
 
 class Retry(APIView):
-    @extend_schema(operation_id="retry_run", request=None, responses={202: RUN})
+    @extend_schema(operation_id="retry_run", request=None, responses=answers({202: RUN}))
     def post(self, request: Request, run_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         run = lifecycle.retry(actor, find(actor, run_id).id)
@@ -163,11 +164,21 @@ class Retry(APIView):
 
 
 class NotBuilt(APIView):
-    """Known verbs whose enforcement is not built yet: refused, never accepted and ignored."""
+    """Known verbs of a run whose enforcement is not built yet: refused, never accepted and ignored."""
 
-    @extend_schema(exclude=True)
-    def post(self, request: Request, **where: str) -> Response:
-        raise Refused("not_supported", "This is not supported yet.", 422, key=request.path.rstrip("/").rpartition("/")[2])
+    @extend_schema(
+        operation_id="not_supported_yet",
+        description="`fork` and `extend` are known and not supported yet: 422 `not_supported`.",
+        request=None,
+        responses=answers({}),
+    )
+    def post(self, request: Request, run_id: str, verb: str) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        find(actor, run_id)
+        actor.need("runs:write")
+        if verb not in ("fork", "extend"):
+            raise NotFound("verb")
+        raise Refused("not_supported", f"{verb} is not supported yet.", 422, key=verb)
 
 
 def filtered(rows: "QuerySet[Run]", query: dict[str, str]) -> "QuerySet[Run]":
@@ -179,6 +190,8 @@ def filtered(rows: "QuerySet[Run]", query: dict[str, str]) -> "QuerySet[Run]":
 
 
 def is_degraded(text: str) -> Q:
+    if text not in ("true", "false"):
+        raise Refused("bad_degraded", "degraded is true or false.", 400)
     degraded = Q(outcome=Outcome.COMPLETED_DEGRADED.value)
     return degraded if text == "true" else ~degraded | Q(outcome=None)
 
@@ -221,5 +234,5 @@ CONDITIONS: dict[str, Callable[[str], Q]] = {
     "since": lambda text: Q(created_at__gte=moment(text, "since")),
     "until": lambda text: Q(created_at__lt=moment(text, "until")),
     "cost_gt": lambda text: Q(cost_micro__gt=micro(text)),
-    "q": lambda text: Q(asked__text__icontains=text) | Q(agent_id__icontains=text) | by_id(text),
+    "q": lambda text: Q(asked__text__icontains=text) | Q(agent__name__icontains=text) | by_id(text),
 }

@@ -32,36 +32,51 @@ def listed(item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {"items": {"type": "array", "items": item}, "next_cursor": TEXT_OR_NULL}}
 
 
-RUN: dict[str, Any] = {
+PROBLEM: dict[str, Any] = {
     "type": "object",
-    "properties": {
-        **{
-            name: TEXT
-            for name in ("run_id", "tenant", "agent", "release", "state", "mode", "deadline_at", "cost_usd", "created_at")
-        },
-        **{name: TEXT_OR_NULL for name in ("outcome", "ended_at", "session")},
-        **{name: WHOLE for name in ("step", "max_steps", "seq", "release_number")},
-        **{name: ANY for name in ("user", "last_error", "stop", "usage", "limits", "input", "output", "metadata")},
-        **{name: {"type": "boolean"} for name in ("cost_partial", "degraded", "cancel_requested")},
-        "tools_called": {"type": "array", "items": TEXT},
-    },
+    "description": "RFC 9457, with a stable `code` and further members that depend on it.",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {name: TEXT for name in ("type", "title", "detail", "code", "request_id")} | {"status": WHOLE},
+    "additionalProperties": True,
 }
+
+
+def answers(given: dict[int, dict[str, Any]], media: str = "application/json") -> dict[Any, dict[str, Any]]:
+    """The answers of a call, and the problem document that every other status carries."""
+    return {(code, media): shape for code, shape in given.items()} | {("default", "application/problem+json"): PROBLEM}
+
+
+def record(texts: str = "", maybe: str = "", wholes: str = "", objects: str = "", flags: str = "", **more: Any) -> dict[str, Any]:
+    """A record from the names of its fields by type; `maybe`: a text or null."""
+    types = ((texts, TEXT), (maybe, TEXT_OR_NULL), (wholes, WHOLE), (objects, ANY), (flags, {"type": "boolean"}))
+    return {"type": "object", "properties": {name: kind for names, kind in types for name in names.split()} | more}
+
+
+LIST = {"type": "array", "items": ANY}
+TEXTS = {"type": "array", "items": TEXT}
+WHOLE_OR_NULL = {"type": ["integer", "null"]}
+TOOL = record(
+    "name description effect idempotency sha256", objects="adapter input_schema output_schema retry", flags="enabled changed",
+    tenants=TEXTS, labels=TEXTS, version=WHOLE_OR_NULL, timeout_s={"type": "number"},
+)  # fmt: skip
+RELEASE = record("release_id agent sha256 created_at", wholes="number", objects="release tools", flags="live")
+AGENT = record("name", tenants=TEXTS, releases=TEXTS, live=RELEASE | {"type": ["object", "null"]})
+CHANGES = record(flags="dry_run", changes={"type": "array", "items": record("kind name action", fields=TEXTS)})
+EVENT = record(
+    "run_id event at", "call_id model tool result error_type cost_usd", "seq v", "data", retryable={"type": ["boolean", "null"]},
+    step_id=WHOLE_OR_NULL, latency_ms=WHOLE_OR_NULL, input_tokens=WHOLE_OR_NULL, output_tokens=WHOLE_OR_NULL,
+)  # fmt: skip
+STEP = record("", "role model", "step", calls=LIST)
+RUN = record(
+    "run_id tenant agent release state mode deadline_at cost_usd created_at", "outcome ended_at session",
+    "step max_steps seq release_number", "user last_error stop usage limits input output metadata",
+    "cost_partial degraded cancel_requested", tools_called=TEXTS, tool_results=LIST,
+)  # fmt: skip
 RUNS = listed(RUN)
-APPROVAL: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        **{
-            name: TEXT
-            for name in ("approval_id", "run_id", "call_id", "agent", "tool", "effect", "args_text", "digest", "risk", "why")
-        },
-        **{name: TEXT for name in ("state", "created_at", "expires_at")},
-        **{name: WHOLE for name in ("step_id", "needed")},
-        "args": ANY,
-        "evidence": {"type": "array", "items": ANY},
-        "decisions": {"type": "array", "items": ANY},
-        "void_reason": TEXT_OR_NULL,
-    },
-}
+APPROVAL = record(
+    "approval_id run_id call_id agent tool effect args_text digest risk why state created_at expires_at", "void_reason",
+    "step_id needed", "args", evidence=LIST, decisions=LIST,
+)  # fmt: skip
 DECISION = {
     "application/json": {
         "type": "object",

@@ -10,31 +10,23 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.sessions.backends.db import SessionStore
 from django.db import Error as DatabaseError
 from django.http import parse_cookie
-from django.utils.crypto import constant_time_compare
 from psycopg_pool import PoolTimeout
 
-from console.api import runs
-from console.api.identity import SESSION_TENANT, actor_for
 from tenants.actors import Actor
-from tenants.errors import Refused
-from tenants.models import User
-from tenants.roles import SCOPES
 from tools.canonical import loads_limited
 
 from . import rows
 from .feed import feed
 from .hub import hub, now_us
-from .rows import Scope, dumps, gives_back
+from .rights import RIGHTS_CHANGED, Turned, counted, header, is_ours, rights, runs_of, signed_in
+from .rows import Scope, dumps
 
 RECHECK_S = 20.0
 LARGEST = 16 * 1024  # bytes of a message from the client
@@ -45,84 +37,11 @@ WAITING = 4096  # messages for a client that does not read
 WAITING_BYTES = 2 << 20
 LISTS = {"runs": "runs:read", "approvals": "approvals:read"}  # topic -> the scope it needs
 CLOCKS_US = 3_000_000  # how far the clocks of web hosts, and a page and its socket, may lie apart
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-PORTS = {"http": 80, "https": 443}
-
-BAD_CLIENT, SIGNED_OUT, RIGHTS_CHANGED, TOO_SLOW = 4400, 4401, 4403, 4408
-
-
-class Turned(Exception):
-    """The socket must end with this code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-def origins() -> set[tuple[str, str, int | None]]:
-    """Who may open a socket: PUBLIC_URL and CSRF_TRUSTED_ORIGINS, exactly. Loopback goes by all of its names."""
-    allowed = {parts(url) for url in (settings.PUBLIC_URL, *settings.CSRF_TRUSTED_ORIGINS)}
-    for scheme, host, port in list(allowed):
-        if host in LOOPBACK:
-            allowed |= {(scheme, name, port) for name in LOOPBACK}
-    return allowed
-
-
-def parts(url: str) -> tuple[str, str, int | None]:
-    split = urlsplit(url)
-    return split.scheme, split.hostname or "", split.port or PORTS.get(split.scheme)
-
-
-def header(scope: dict[str, Any], name: bytes) -> str:
-    """The header's value; empty when it is absent or there are several."""
-    found = [value for key, value in scope["headers"] if key.lower() == name]
-    return found[0].decode("latin1") if len(found) == 1 else ""
-
-
-def is_ours(origin: str) -> bool:
-    try:
-        return bool(origin) and parts(origin) in origins()
-    except ValueError:
-        return False
-
-
-@gives_back
-def signed_in(session_key: str) -> Actor:
-    """Who the session is, and with which rights now. Raises Turned."""
-    session = SessionStore(session_key).load() if session_key else {}
-    user = User.objects.filter(pk=session[SESSION_KEY], is_active=True).first() if SESSION_KEY in session else None
-    known = session.get(BACKEND_SESSION_KEY) in settings.AUTHENTICATION_BACKENDS
-    if not user or not known or not constant_time_compare(session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash()):
-        raise Turned(SIGNED_OUT)
-    try:
-        return actor_for(user, session.get(SESSION_TENANT))
-    except Refused:
-        raise Turned(RIGHTS_CHANGED) from None
-
-
-@gives_back
-def runs_of(actor: Actor, topics: list[str]) -> dict[str, tuple[UUID, int]]:
-    """Topic -> run and its last seq, for those the actor may see."""
-    found = {}
-    for topic in topics:
-        with suppress(Refused):
-            actor.need("runs:read")
-            run = runs.find(actor, topic.removeprefix("run:"))
-            found[topic] = run.id, run.seq
-    return found
-
-
-@gives_back
-def counted(scope: Scope) -> dict[str, int]:
-    return rows.counts({scope})[scope]
+BAD_CLIENT, TOO_SLOW = 4400, 4408
 
 
 def in_thread(read: Callable[..., Any], *args: Any) -> Any:
     return sync_to_async(read, thread_sensitive=False)(*args)
-
-
-def rights(actor: Actor) -> tuple[Any, ...]:
-    return actor.tenant.id, actor.role, *(actor.can(scope) for scope in SCOPES)
 
 
 class Box:
@@ -280,7 +199,8 @@ class Live(AsyncWebsocketConsumer):
             if self.over:
                 return
             if topic in found:
-                self.follow_run(topic, *found[topic], since.get(topic))
+                run, last = found[topic]
+                self.follow_run(topic, run, last, since.get(topic))
             elif topic in LISTS and self.actor.can(LISTS[topic]):
                 await self.follow_list(topic, since.get(topic))
             else:

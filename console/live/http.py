@@ -5,12 +5,12 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
 from asgiref.sync import sync_to_async
-from django.db import Error, close_old_connections
+from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -31,16 +31,19 @@ KEEP_ALIVE_S = 15.0
 AT_ONCE = 200
 
 View = Callable[..., Any]
+T = TypeVar("T")
 
 
-async def briefly(work: Callable[..., Any], *args: Any) -> Any:
+async def briefly(work: Callable[..., T], *args: Any) -> T:
     """Synchronous work in the request's thread. Its connection goes back to the pool at once, not when the request ends."""
 
-    def work_and_let_go() -> Any:
+    def work_and_let_go() -> T:
         try:
             return work(*args)
         finally:
-            close_old_connections()
+            for connection in connections.all(initialized_only=True):
+                if not connection.in_atomic_block:
+                    connection.close_if_unusable_or_obsolete()
 
     return await sync_to_async(work_and_let_go)()
 

@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import logging
 
-from runs import retries
+from runs import reconcile, retries
 from runs.budgets import Stop
 from runs.events import Kind, event
 from runs.inference import tiers
 from runs.states import CallState, Outcome, RunState
 from tools import conditions
 
-from . import model_call, people, tool_call
+from . import model_call, people, rulings, tool_call
 from .flight import Ending, Flight, Intent, Stale, Turn
 from .journal import Changed, Fault
 from .services import Services
@@ -40,6 +40,8 @@ async def drive(f: Flight, e: Services) -> None:
         await end(f, f.ending)
     except Stale:
         log.info("run %s belongs to another engine now", f.run_id)
+        if f.seen:  # an answer that came too late to be committed: evidence for whoever settles the call
+            await e.orm(reconcile.observe, f.tenant, f.id, f.fence, f.seen)
     except Fault as fault:
         await end_faulty(f, fault)
 
@@ -54,14 +56,15 @@ async def move(f: Flight, e: Services) -> bool:
             return True
         await model_call.ask(f, e, turn)
         tool_call.open_calls(turn)
-    elif call := next((c for c in turn.calls if tool_call.is_approved(c)), None):
+    elif call := next((c for c in turn.calls if rulings.is_approved(c)), None):
         await people.dispatch(f, e, turn, call)
-    elif tool_call.undecided(turn):
+    elif rulings.undecided(turn):
         if await backed_off(f, max((c.wait_s or 0.0 for c in turn.calls), default=None)):
             return True
         await tool_call.advance(f, e, turn)
     elif tool_call.unknown(turn):
         await let_go(f, RunState.NEEDS_RECONCILIATION, "outcome_unknown", waiting=True)
+        await e.orm(reconcile.open_cases)
         return True
     else:
         await people.ask(f, e, turn)
@@ -87,7 +90,7 @@ def next_turn(f: Flight) -> None:
 
     def holds(expression: str) -> bool:
         try:
-            return conditions.holds(expression, {"run": tool_call.run_facts(f, last)})
+            return conditions.holds(expression, {"run": rulings.run_facts(f, last)})
         except conditions.ConditionError:
             return False
 
@@ -127,7 +130,7 @@ def recover(f: Flight) -> None:
         in_flight = call.state == CallState.DISPATCHED and call.result is None
         if in_flight and definition and definition.mutating and definition.idempotency != "key":
             call.state = CallState.UNKNOWN
-            f.pending.changed.append(Changed(turn.step, call.ord, call.state, error="unknown", attempt=call.attempt))
+            f.pending.changed.append(Changed(turn.step, call.ord, call.state, error=reconcile.LOST, attempt=call.attempt))
             f.say(Kind.TOOL_CALL_UNKNOWN, step_id=turn.step, ord=call.ord, tool=call.name, result="unknown",
                   error_type="unknown", data={"attempt": call.attempt, "lost": True})  # fmt: skip
 

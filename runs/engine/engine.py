@@ -15,13 +15,15 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from runs import signoff
+from runs import reconcile, signoff
 from runs.history import DUE, MOVED
 from tools.egress import Egress
 from tools.invoke import Tools
 
+from . import verify
 from .definitions import Definitions
 from .drive import drive
+from .effects import recorded_writes
 from .flight import Flight
 from .host import Host, started
 from .journal import SESSION, Journal
@@ -34,6 +36,13 @@ DRAIN_S = 25.0
 CLAIM_AT_ONCE = 40
 NOTIFY_BYTES = 7900
 TOGETHER_S = 0.005  # hints of this long travel together
+
+
+def sweep() -> None:
+    """What a job does for runs, done by every engine as well: a dead jobs cluster delays nothing."""
+    signoff.expire_due()
+    reconcile.open_cases()
+    reconcile.use_late_evidence()
 
 
 class Engine:
@@ -149,6 +158,8 @@ class Engine:
         release = await self.services.definitions.release(row["release_id"])
         snapshot = await self.services.definitions.snapshot(row["tenant_id"], row["rev"])
         flight = Flight(row, release, snapshot, self.services.journal)
+        if row["retry_of"]:
+            flight.recorded = await self.services.orm(recorded_writes, row["retry_of"])
         if row["fence"] > 1:
             calls = await self._execute(CALLS, {"run": row["id"]})
             steps = await self._execute(STEPS, {"run": row["id"]})
@@ -189,7 +200,8 @@ class Engine:
                     await self._execute(RETIRE, {"engines": dead})
                     await self._execute(FORGET, {})
                     self.wake.set()
-                await self.services.orm(signoff.expire_due)
+                await self.services.orm(sweep)
+                await verify.probe_due(self.services)
             except Exception as error:
                 log.warning("engine: sweep failed (%s)", str(error).strip())
 

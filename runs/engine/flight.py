@@ -139,6 +139,8 @@ class Flight:
         self.cancel: bool = row["cancel_requested"]
         self.draining = False
         self.poked = asyncio.Event()  # set to end a back-off early
+        self.recorded: dict[tuple[str, str], JSON] = {}  # (tool, args sha256) -> what that write came to in the run this one retries
+        self.seen: list[JSON] = []  # outcomes of writes that no commit holds yet: evidence if the run turns out to be lost
 
     @property
     def turn(self) -> Turn | None:
@@ -208,6 +210,7 @@ class Flight:
             return False
         self.entry += 1
         self.pending = Pending()
+        self.seen.clear()
         self.reserved = intent.reserve
         self.used.tool_calls += intent.tool_calls
         self.used.writes += intent.writes
@@ -226,11 +229,25 @@ class Flight:
         self.pending.cost += cost
 
     def abandoned(self) -> list[Changed]:
-        """Open calls at the end of a run: given up before they were sent."""
-        open_states = (CallState.READY, CallState.WAITING_APPROVAL)
+        """Open calls at the end of a run: given up before they were sent, or unknown when a send may have been applied."""
+        ends = {CallState.READY: CallState.ABANDONED, CallState.WAITING_APPROVAL: CallState.ABANDONED}
+        ends[CallState.DISPATCHED] = CallState.UNKNOWN
         return [
-            Changed(turn.step, call.ord, CallState.ABANDONED, attempt=call.attempt)
+            Changed(turn.step, call.ord, ends[CallState(call.state)], attempt=call.attempt, error=call.error)
             for turn in self.turns[-1:]
             for call in turn.calls
-            if call.state in open_states and call.result is None
+            if call.result is None and call.state in ends
         ]
+
+    def note(self, turn: Turn, call: ToolCall, result: JSON, applied: bool | None) -> None:
+        """Keep what a write came to until a commit holds it."""
+        self.seen.append(
+            {
+                "step": turn.step,
+                "ord": call.ord,
+                "attempt": call.attempt,
+                "applied": applied,
+                "result": result,
+                "error_class": call.error or "",
+            }
+        )

@@ -23,7 +23,7 @@ from tenants.ids import encode
 from tenants.models import Controls
 from tools.definitions import Effect, ToolDefinition
 
-from . import tool_call
+from . import effects, rulings, tool_call
 from .flight import Flight, Intent, Stale, ToolCall, Turn
 from .services import Services
 
@@ -47,10 +47,10 @@ def call_digest(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinitio
         run=str(f.id),
         call=f"{turn.step}.{call.ord}",
         tool_version=str(definition.version_id),
-        args_sha256=tool_call.digest_of(call.args or b""),
+        args_sha256=rulings.digest_of(call.args or b""),
         destination=str(adapter.get("url") or adapter.get("name") or ""),
         effect=definition.effect.value,
-        key=tool_call.idem_key(f, turn, call),
+        key=rulings.idem_key(f, turn, call),
     )
 
 
@@ -115,10 +115,13 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
         await f.commit(Intent())
     f.snapshot = await e.definitions.snapshot(f.tenant, None)
     definition = f.release.tools[call.name]
-    decision = tool_call.decide(f, turn, call, definition)
+    decision = rulings.decide(f, turn, call, definition)
     timeout = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s))
     if decision.verdict in ("deny", "draft") or timeout <= 0:
         await withdraw(f, e, turn, call, decision.why if timeout > 0 else "The step's time is over.")
+        return
+    if held := await effects.claim(f, e, turn, call, definition):
+        await withdraw(f, e, turn, call, "", held)
         return
     now = call_digest(f, turn, call, definition)
     verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, now, f.snapshot.rev, timeout, definition.mutating)
@@ -139,9 +142,9 @@ def voided(message: str) -> dict[str, object]:
     return {"ok": False, "error_type": "denied", "message": message}
 
 
-async def withdraw(f: Flight, e: Services, turn: Turn, call: ToolCall, why: str) -> None:
-    """Policy changed between the approval and the dispatch: the approval is void and the model is told."""
-    result = voided(f"Not sent, although it was approved: {why}")
+async def withdraw(f: Flight, e: Services, turn: Turn, call: ToolCall, why: str, result: dict[str, object] | None = None) -> None:
+    """Something changed between the approval and the dispatch: the approval is void and the model is told."""
+    result = result or voided(f"Not sent, although it was approved: {why}")
     await e.orm(block, f.id, f.fence, f.entry, turn.step, call, result)
     f.entry += 1
     call.state, call.result = CallState.BLOCKED, result
@@ -165,13 +168,13 @@ def consume(
     )  # fmt: skip
     data = {
         "attempt": call.attempt + 1,
-        "args_sha256": tool_call.digest_of(call.args or b""),
+        "args_sha256": rulings.digest_of(call.args or b""),
         "approval_id": approval.approval_id,
     }
     append(run, [event(Kind.TOOL_CALL_STARTED, step_id=step, ord=call.ord, tool=call.name, data=data)])
     Run.objects.filter(id=run.id).update(
         seq=run.seq, entry=entry + 1, tool_calls=run.tool_calls + 1, writes=run.writes + mutating,
-        hold_until=Now() + timedelta(seconds=timeout + tool_call.HOLD_MARGIN_S),
+        hold_until=Now() + timedelta(seconds=timeout + rulings.HOLD_MARGIN_S),
     )  # fmt: skip
     return "ok"
 

@@ -169,9 +169,7 @@ def _asks(asked: list[list[Any]], request: ModelRequest) -> tuple[ToolAsk, ...]:
         return ()
     ours = names_on_wire(request)
     ids = _Ids(request.messages)
-    return tuple(
-        ToolAsk(ids.take(given), ours.get(name, name)[:MAX_NAME], _arguments(arguments)) for given, name, arguments in asked
-    )
+    return tuple(ToolAsk(ids.take(given), ours.get(name, name)[:MAX_NAME], _arguments(arguments)) for given, name, arguments in asked)
 
 
 def _arguments(value: Any) -> str:

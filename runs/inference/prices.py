@@ -7,9 +7,7 @@ from typing import Any
 from .types import Price
 
 
-def price_of(
-    provider: str, model: str, override_input: Decimal | None = None, override_output: Decimal | None = None
-) -> Price | None:
+def price_of(provider: str, model: str, override_input: Decimal | None = None, override_output: Decimal | None = None) -> Price | None:
     """The operator's price, each missing side filled from the catalogue. None: unpriced, which is not free.
 
     The first look into the catalogue of a process loads it (about 0.4 s): not for an event loop.

@@ -4,5 +4,20 @@ from .event import Event
 from .release import Release
 from .run import Canary, Engine, Run, RunInput
 from .step import Step
+from .unknown import EffectClaim, Observation, UnknownWrite
 
-__all__ = ["Agent", "Call", "Canary", "Engine", "Event", "ModelDefinition", "Release", "Run", "RunInput", "Step"]
+__all__ = [
+    "Agent",
+    "Call",
+    "Canary",
+    "EffectClaim",
+    "Engine",
+    "Event",
+    "ModelDefinition",
+    "Observation",
+    "Release",
+    "Run",
+    "RunInput",
+    "Step",
+    "UnknownWrite",
+]

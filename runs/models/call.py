@@ -39,7 +39,5 @@ class Call(models.Model):
     class Meta:
         db_table = "call"
         constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=["tenant_id", "idem_key"], condition=models.Q(idem_key__isnull=False), name="call_key"
-            )
+            models.UniqueConstraint(fields=["tenant_id", "idem_key"], condition=models.Q(idem_key__isnull=False), name="call_key")
         ]

@@ -29,13 +29,9 @@ class Run(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False)
     agent = models.ForeignKey("Agent", on_delete=models.PROTECT, db_index=False)
     release = models.ForeignKey("Release", on_delete=models.PROTECT, db_index=False)
-    state = models.CharField(
-        max_length=24, choices=[(s.value, s.value) for s in RunState], db_default=RunState.QUEUED.value
-    )
+    state = models.CharField(max_length=24, choices=[(s.value, s.value) for s in RunState], db_default=RunState.QUEUED.value)
     mode = models.CharField(max_length=12, db_default="normal")
-    fence = models.BigIntegerField(
-        db_default=0
-    )  # +1 by every claim and by everyone who takes a run away from an engine
+    fence = models.BigIntegerField(db_default=0)  # +1 by every claim and by everyone who takes a run away from an engine
     entry = models.BigIntegerField(db_default=0)  # number of the last journal entry under this fence
     seq = models.BigIntegerField(db_default=0)  # number of the last event
     owner = models.UUIDField(null=True)  # the engine that holds it
@@ -96,6 +92,7 @@ class RunInput(models.Model):
     metadata = models.JSONField(default=dict)
     limits = models.JSONField()  # the release's budget and deadlines after the caller tightened them
     traceparent = models.CharField(max_length=64, blank=True, default="")
+    retry_of = models.UUIDField(null=True)  # the run whose applied writes are answered from their recorded results
 
     class Meta:
         db_table = "run_input"

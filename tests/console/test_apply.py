@@ -154,10 +154,8 @@ def test_what_the_document_may_not_say_is_refused_with_its_path(change: dict[str
         ({"agents": [{"name": "a", "release": {"memory": {"session": True}}}]}, "agents[0].release.memory"),
         ({"agents": [{"name": "a", "release": {"models": {"critique": {"model": "m"}}}}]}, "agents[0].release.models.critique"),
         ({"models": [{"name": "m", "max_concurrency": 4}]}, "models[0].max_concurrency"),
-        ({"tools": [{"name": "t", "verify": {"adapter": {}}}]}, "tools[0].verify"),
         ({"tools": [{"name": "t", "preview": {"a": 1}}]}, "tools[0].preview"),
         ({"tools": [{"name": "t", "compensate": {"a": 1}}]}, "tools[0].compensate"),
-        ({"tools": [{"name": "t", "effect_key": "x"}]}, "tools[0].effect_key"),
         ({"tools": [{"name": "t", "adapter": {"kind": "mcp", "server": "s", "tool": "t"}}]}, "tools[0].adapter.kind"),
         ({"rules": [{"name": "r"}]}, "rules"),
         ({"runbooks": [1]}, "runbooks"),
@@ -360,9 +358,7 @@ def test_only_platform_admins_apply(db: None) -> None:
     Member.objects.create(tenant=tenant, user=user, role="admin")
     assert refused(lambda: apply(Actor(user, tenant, "admin"), load(), secrets=SECRETS)).status == 403
     user.is_platform_admin = True
-    assert done(apply(Actor(user, tenant, "admin"), document.load({"tenants": [{"slug": "new"}]}))) == {
-        ("tenant", "new", "create")
-    }
+    assert done(apply(Actor(user, tenant, "admin"), document.load({"tenants": [{"slug": "new"}]}))) == {("tenant", "new", "create")}
     assert AuditEntry.objects.get().actor == "ada"
 
 
@@ -413,9 +409,7 @@ def demo(home: Path) -> dict[str, Any]:
 def test_the_demo_has_people_and_keys_that_work_and_keeps_them(db: None, home: Path) -> None:
     first = demo(home)
     assert stat.S_IMODE((home / "dev.json").stat().st_mode) == 0o600
-    assert {"base_url", "api_key", "admin_api_key", "operator", "approver", "admin", "sandbox_url", "globex_api_key"} <= set(
-        first
-    )
+    assert {"base_url", "api_key", "admin_api_key", "operator", "approver", "admin", "sandbox_url", "globex_api_key"} <= set(first)
     for role in ("operator", "approver", "admin"):
         user = User.objects.get(username=first[role]["username"])
         assert user.check_password(first[role]["password"])

@@ -87,8 +87,7 @@ def test_neither_can_the_role_of_engines_and_jobs(urls, statement: str) -> None:
 def test_the_trigger_stops_even_the_owner_of_the_table(urls, statement: str) -> None:
     with psycopg.connect(urls.owner) as owner:
         owner.execute(
-            "insert into tenants_auditentry (actor, action, object_kind, object_id, reason, request_id)"
-            " values ('a', 'b', 'c', 'd', '', '')"
+            "insert into tenants_auditentry (actor, action, object_kind, object_id, reason, request_id) values ('a', 'b', 'c', 'd', '', '')"
         )
         with pytest.raises(psycopg.Error, match="append only"):
             owner.execute(statement)

@@ -200,9 +200,7 @@ def test_only_a_platform_admin_switches_tools_and_nobody_edits_them_here(world: 
 
 
 def test_models_are_edited_by_platform_admins_and_checked_like_the_document(world: World) -> None:
-    row, _ = runs_catalog.put_model(
-        None, "primary", ModelSpec(provider="openai", base_url="https://models.example.com/v1", model="m")
-    )
+    row, _ = runs_catalog.put_model(None, "primary", ModelSpec(provider="openai", base_url="https://models.example.com/v1", model="m"))
     url = f"/admin/runs/modeldefinition/{row.pk}/change/"
     fields = {"provider": "openai", "base_url": row.base_url, "model": "n", "timeout_s": "9", "retry": "{}"}
     assert world.person("admin").post(url, fields).status_code == 403
@@ -231,7 +229,5 @@ def test_releases_are_promoted_and_rolled_back_from_their_lists(world: World) ->
     assert Agent.objects.get().live == two
     client.post("/admin/runs/agent/", {"action": "roll_back", "_selected_action": ["support"]})
     assert Agent.objects.get().live == one
-    assert (
-        client.get("/admin/runs/release/").status_code == client.get(f"/admin/runs/release/{one.pk}/change/").status_code == 200
-    )
+    assert client.get("/admin/runs/release/").status_code == client.get(f"/admin/runs/release/{one.pk}/change/").status_code == 200
     assert client.get("/admin/runs/run/").status_code == 200

@@ -227,9 +227,7 @@ def test_nobody_makes_a_key_that_acts_as_somebody_else(world: World) -> None:
     assert ApiKey.objects.get().member == world.oli_in_acme
 
 
-@pytest.mark.parametrize(
-    "fields", [{"scopes": []}, {"scopes": ["runs:fly"]}, {"expires_at_0": "2020-01-01", "expires_at_1": "00:00"}]
-)
+@pytest.mark.parametrize("fields", [{"scopes": []}, {"scopes": ["runs:fly"]}, {"expires_at_0": "2020-01-01", "expires_at_1": "00:00"}])
 def test_a_key_that_could_never_work_is_not_made(world: World, fields: dict[str, Any]) -> None:
     add(world.ada, "apikey", **({"member": world.ada_in_acme.pk, "name": "ci", "scopes": ["runs:read"]} | fields))
     assert not ApiKey.objects.exists()

@@ -73,10 +73,8 @@ def test_what_a_tool_may_not_say_is_refused_with_its_path(change: dict[str, Any]
 @pytest.mark.parametrize(
     "change",
     [
-        {"verify": {"args": {}}},
         {"preview": {"a": 1}},
         {"compensate": {"a": 1}},
-        {"effect_key": "t:{id}"},
         {"adapter": {"kind": "mcp"}},
     ],
 )

@@ -135,8 +135,7 @@ def test_only_what_has_failed_is_tried_again(world, state):
 @pytest.mark.parametrize(
     ("path", "effect", "may"),
     [
-        ((CallState.DISPATCHED, CallState.DONE), "write", False),
-        ((CallState.DISPATCHED, CallState.DONE), "irreversible", False),
+        ((CallState.DISPATCHED, CallState.DONE), "write", True),  # answered from its record
         ((CallState.DISPATCHED, CallState.UNKNOWN), "write", False),
         ((CallState.DISPATCHED, CallState.UNKNOWN, CallState.ABANDONED), "write", False),
         ((CallState.DISPATCHED, CallState.FAILED_NOT_APPLIED), "write", True),
@@ -144,7 +143,7 @@ def test_only_what_has_failed_is_tried_again(world, state):
         ((CallState.DISPATCHED, CallState.DONE), "read", True),
     ],
 )
-def test_a_run_that_may_have_changed_something_is_not_tried_again(world, path, effect, may):
+def test_a_run_with_a_write_of_unknown_outcome_is_not_tried_again(world, path, effect, may):
     run = running(world)
     first, *rest = path
     add_call(run, state=first, effect=effect, dispatched_at=Now() if first == CallState.DISPATCHED else None)

@@ -18,14 +18,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
-from django.utils import timezone
+from django.db.models import Max
+from django.db.models.functions import Now
+
+from runs import tasks
+from runs.models import Canary
 
 logger = logging.getLogger("console.jobs")
-CANARY = "runs.tasks.canary"
 OVERDUE = timedelta(seconds=150)
 STOP_S = 10.0
 LOOK_S = 15.0
@@ -37,39 +39,29 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        schedule_canary()
+        schedule()
         watch = Watch([sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"], Path(settings.HOME))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: watch.ask_to_stop())
         watch.run()
 
 
-def schedule_canary() -> None:
-    from django_q.models import Schedule
-
+def schedule() -> None:
     try:
-        if has_canary():
-            Schedule.objects.update_or_create(name="canary", defaults={"func": CANARY, "schedule_type": Schedule.MINUTES, "minutes": 1})
+        tasks.ensure_schedules()
     except DatabaseError as failure:
         raise CommandError(f"The schedules cannot be written: {failure} Migrate first: `make run` does.") from failure
     finally:
         connection.close()
 
 
-def has_canary() -> bool:
+def canary_age() -> timedelta | None:
+    """How long ago the canary wrote its row, by the database's clock; None if never. A database that is away accuses nobody: zero."""
     try:
-        apps.get_model("runs", "Canary")
-    except LookupError:
-        return False
-    return True
-
-
-def canary_seen() -> Any:
-    """When the last canary task wrote its row (an aware datetime), or None. A database that is away tells nothing: now."""
-    try:
-        return apps.get_model("runs", "Canary").objects.order_by("-at").values_list("at", flat=True).first()
-    except (LookupError, DatabaseError):
-        return timezone.now()
+        age: timedelta | None = Canary.objects.aggregate(age=Now() - Max("at"))["age"]
+        return age
+    except DatabaseError:
+        return timedelta()
     finally:
         connection.close()
 
@@ -77,10 +69,12 @@ def canary_seen() -> Any:
 class Watch:
     """One cluster at a time. `ask_to_stop` may be called from a signal handler."""
 
-    def __init__(self, command: list[str], home: Path, *, overdue: timedelta = OVERDUE, seen: Any = canary_seen) -> None:
+    def __init__(
+        self, command: list[str], home: Path, *, overdue: timedelta = OVERDUE, age: Callable[[], timedelta | None] = canary_age
+    ) -> None:
         self.command = command
         self.overdue = overdue
-        self.seen = seen
+        self.age = age
         self.record = home / "jobs.group"
         self.asked = 0
         self.cluster: subprocess.Popen[bytes] | None = None
@@ -105,7 +99,7 @@ class Watch:
         self.cluster = subprocess.Popen(
             self.command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=tie_to_parent()
         )
-        self.started = timezone.now()
+        self.started = time.monotonic()
         if self._handle >= 0:
             os.pwrite(self._handle, f"{self.cluster.pid:<20}".encode(), 0)
         logger.info("cluster started, group %s", self.cluster.pid)
@@ -127,8 +121,11 @@ class Watch:
         return None
 
     def hangs(self) -> bool:
-        now, seen = timezone.now(), self.seen()
-        return bool(now - max(filter(None, (seen, self.started))) > self.overdue)
+        """A young cluster is given the time that a canary may take."""
+        if time.monotonic() - self.started < self.overdue.total_seconds():
+            return False
+        age = self.age()
+        return age is None or age > self.overdue
 
     def stop(self) -> None:
         """SIGTERM to the main process alone; ten seconds, or a second request, end the patience."""

@@ -1,0 +1,168 @@
+"""A run rebuilt from its events and the rows they refer to, without looking at the run's own row. Pure.
+
+Events and calls come in the forms of the API (`records.event_record`, `records.call_record`), so this works on the database, on
+an export, and over HTTP alike. What it gives carries the names of the run's record; `differences` compares the two.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from runs.events import Kind
+from runs.states import Outcome, RunState
+from tools import canonical
+
+JSON = dict[str, Any]
+Place = tuple[int, int]  # step, ord
+
+STATE_AFTER = {
+    Kind.RUN_ACCEPTED: RunState.QUEUED,
+    Kind.RUN_STARTED: RunState.RUNNING,
+    Kind.RUN_CLAIMED: RunState.RUNNING,
+    Kind.RUN_TAKEN_OVER: RunState.RUNNING,
+    Kind.RUN_RESUMED: RunState.QUEUED,
+}
+SETTLED = (Kind.MODEL_CALL_COMPLETED, Kind.MODEL_CALL_FAILED)
+FAILED = (Kind.MODEL_CALL_FAILED, Kind.TOOL_CALL_FAILED)
+
+
+@dataclass
+class Story:
+    """What the events have told so far."""
+
+    run_id: str = ""
+    agent: str | None = None
+    release: str | None = None
+    state: str | None = None
+    outcome: str | None = None
+    stop: JSON | None = None
+    step: int = 0
+    seq: int = 0
+    cancel_requested: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    sent: set[Place] = field(default_factory=set)  # tool calls that were sent at least once
+    last_error: JSON | None = None
+    answer_step: int | None = None
+
+
+def rebuild(events: Iterable[Mapping[str, Any]], calls: Iterable[Mapping[str, Any]]) -> JSON:
+    """Events in order from the first -> the fields of the record that they account for. Raises ValueError at a gap."""
+    story = Story()
+    for event in events:
+        if event["seq"] != story.seq + 1:
+            raise ValueError(f"event {story.seq + 1} is missing")
+        story.seq, story.run_id = event["seq"], event["run_id"]
+        move(story, event)
+        charge(story, event)
+    return record(story, {place(call["call_id"]): call for call in calls})
+
+
+def place(call_id: str) -> Place:
+    """`agt_….<step>.<ord>`"""
+    _, step, ord_ = call_id.split(".")
+    return int(step), int(ord_)
+
+
+def move(story: Story, event: Mapping[str, Any]) -> None:
+    kind, data = event["event"], event["data"] or {}
+    story.state = STATE_AFTER.get(kind, story.state)
+    if kind == Kind.RUN_ACCEPTED:
+        story.agent, story.release = data["agent"], data["release"]
+    elif kind == Kind.RUN_PARKED:
+        story.state = data["state"]
+    elif kind == Kind.CANCEL_REQUESTED:
+        story.cancel_requested = True
+    elif kind == Kind.MODEL_CALL_STARTED:
+        story.step = max(story.step, event["step_id"])
+    elif kind == Kind.TOOL_CALL_STARTED:
+        story.sent.add(place(event["call_id"]))
+    elif kind == Kind.RUN_COMPLETED:
+        finish(story, event, data)
+
+
+def charge(story: Story, event: Mapping[str, Any]) -> None:
+    if event["event"] in SETTLED:
+        story.input_tokens += event["input_tokens"] or 0
+        story.output_tokens += event["output_tokens"] or 0
+        story.cost += Decimal(event["cost_usd"] or 0)
+    if event["event"] in FAILED:
+        story.last_error = error_of(event["error_type"], event["step_id"], event["tool"])
+
+
+def finish(story: Story, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    story.state, story.outcome = data["state"], data["outcome"]
+    story.stop = data["stop"] if "stop" in data else {"by": data["by"], "step": story.step}  # the latter: ended by a person
+    story.cancel_requested = story.cancel_requested or story.state == RunState.CANCELLED
+    if story.state == RunState.SUCCEEDED:
+        story.answer_step = event["step_id"]
+
+
+def error_of(error_type: str | None, step: int | None, tool: str | None) -> JSON:
+    """Without the message: that is text, and lives in the rows only."""
+    return {"error_type": error_type, "step": step} | ({"tool": tool} if tool else {})
+
+
+def record(story: Story, calls: Mapping[Place, Mapping[str, Any]]) -> JSON:
+    sent = [calls[at] for at in sorted(story.sent)]
+    answer = calls[(story.answer_step, 0)]["result"] if story.answer_step is not None else None
+    cost = format(story.cost.normalize(), "f")
+    return {
+        "run_id": story.run_id,
+        "agent": story.agent,
+        "release": story.release,
+        "state": story.state,
+        "outcome": story.outcome,
+        "degraded": story.outcome == Outcome.COMPLETED_DEGRADED,
+        "stop": story.stop,
+        "step": story.step,
+        "seq": story.seq,
+        "cancel_requested": story.cancel_requested,
+        "cost_usd": cost,
+        "usage": {
+            "steps": story.step,
+            "tool_calls": len(sent),
+            "writes": sum(call["effect"] != "read" for call in sent),
+            "input_tokens": story.input_tokens,
+            "output_tokens": story.output_tokens,
+            "cost_usd": cost,
+        },
+        "tools_called": list(dict.fromkeys(call["name"] for call in sent)),
+        "last_error": story.last_error,
+        "output": None if answer is None else {"text": answer["text"]},
+    }
+
+
+def differences(rebuilt: Mapping[str, Any], row: Mapping[str, Any]) -> JSON:
+    """Field -> (rebuilt, as recorded), for those that are not the same. Empty: the history accounts for the run."""
+    pairs = {name: (value, like(value, row[name])) for name, value in rebuilt.items()}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def like(rebuilt: Any, recorded: Any) -> Any:
+    """The recorded value, cut to the members that the history speaks of."""
+    if isinstance(rebuilt, dict) and isinstance(recorded, dict):
+        return {name: recorded.get(name) for name in rebuilt}
+    return recorded
+
+
+def tampered(events: Iterable[Mapping[str, Any]], calls: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Ids of the tool calls whose rows no longer hold what the events say was sent or came back."""
+    rows = {call["call_id"]: call for call in calls}
+    found = []
+    for event in events:
+        row, data = rows.get(event["call_id"] or ""), event["data"] or {}
+        if row is None or not event["tool"]:
+            continue
+        args, result = data.get("args_sha256"), data.get("result_sha256")
+        was_last = event["event"] == Kind.TOOL_CALL_COMPLETED
+        if (args and args != sha256(row["args"])) or (result and was_last and result != sha256(row["result"])):
+            found.append(row["call_id"])
+    return sorted(set(found))
+
+
+def sha256(value: Any) -> str:
+    return hashlib.sha256(canonical.dumps(value)).hexdigest()
