@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from approvals.models import Approval
-from runs.models import Call, Event, Run, Step
+from runs.models import Call, Event, Run, Step, UnknownWrite
 from runs.states import Outcome
 from tenants.ids import encode
 
@@ -196,6 +196,29 @@ def attempts(run: Run) -> dict[tuple[int, int], list[JSON]]:
                 "status": data.get("status"),
             }
     return sends
+
+
+def unknown_record(case: UnknownWrite, call: Call | None) -> JSON:
+    """A write whose outcome is (or was) unknown: what was sent, how far it got, the probes, and how it was settled."""
+    run_id = encode("agt", case.run_id)
+    return {
+        "unknown_id": case.unknown_id,
+        "run_id": run_id,
+        "step_id": case.step,
+        "call_id": call_id(run_id, case.step, case.ord),
+        "tool": case.tool,
+        "state": "settled" if case.result else "open",
+        "opened_at": time(case.opened_at),
+        "call": None if call is None else call_record(run_id, call, []),
+        "send_deadline": time(call.send_deadline) if call else None,
+        "probes": case.probes,
+        "next_probe_at": time(case.next_probe_at),
+        "result": case.result or None,
+        "how": case.how or None,
+        "settled_by": case.settled_by or None,
+        "evidence": case.evidence or None,
+        "settled_at": time(case.settled_at),
+    }
 
 
 def approval_record(approval: Approval) -> JSON:

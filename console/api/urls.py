@@ -5,7 +5,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from console.live.http import events_or_stream, submit_and_wait
 
-from . import approvals, docs, registry, runs
+from . import approvals, docs, registry, runs, unknowns
 
 urlpatterns = [
     path("runs", submit_and_wait(runs.Runs.as_view())),
@@ -18,6 +18,9 @@ urlpatterns = [
     path("approvals", approvals.Approvals.as_view()),
     path("approvals/<str:approval_id>", approvals.OneApproval.as_view()),
     path("approvals/<str:approval_id>/decision", approvals.Decide.as_view()),
+    path("unknowns", unknowns.Unknowns.as_view()),
+    path("unknowns/<str:unknown_id>", unknowns.OneUnknown.as_view()),
+    path("unknowns/<str:unknown_id>/resolve", unknowns.Resolve.as_view()),
     path("tools", registry.Tools.as_view()),
     path("tools/<str:name>", registry.OneTool.as_view()),
     path("agents", registry.Agents.as_view()),

@@ -148,35 +148,28 @@ def test_nobody_is_told_nothing(db: None, method: str, route: str, authorization
 # -- addresses that are none ------------------------------------------------------------------------------------------------
 
 
-class Console:
-    """The console's routes with the handlers of `console.errors`."""
-
-    handler400, handler403, handler404, handler500 = errors.bad_request, errors.permission_denied, errors.not_found, errors.server_error
-
-    @staticmethod
-    def fail(request: Any) -> None:
-        raise RuntimeError("hunter2")
-
-    urlpatterns = [*urls.urlpatterns, path("api/v1/fail", fail)]
+def fail(request: Any) -> None:
+    raise RuntimeError("hunter2")
 
 
-CONSOLE = Console()
+urlpatterns = [*urls.urlpatterns, path("api/v1/fail", fail)]
+handler400, handler403, handler404, handler500 = errors.bad_request, errors.permission_denied, errors.not_found, errors.server_error
 
 
-@pytest.mark.urls(CONSOLE)
+@pytest.mark.urls(__name__)
 @pytest.mark.parametrize("address", ["/api/", "/api/v1/", "/api/v1/nothing", "/api/v2/runs", "/api/v1/runs/", "/api/v1/runs/a/b/c"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_address_of_the_api_that_is_none_is_a_problem_document(client: Client, method: str, address: str) -> None:
     assert refusal(client.generic(method, address)) == (404, "not_found")
 
 
-@pytest.mark.urls(CONSOLE)
+@pytest.mark.urls(__name__)
 def test_any_other_address_that_is_none_is_a_page(client: Client) -> None:
     answer = client.get("/nothing")
     assert answer.status_code == 404 and answer["Content-Type"].startswith("text/html")
 
 
-@pytest.mark.urls(CONSOLE)
+@pytest.mark.urls(__name__)
 def test_a_foreign_host_and_a_fault_are_problem_documents_too() -> None:
     client = Client(raise_request_exception=False)
     assert refusal(client.get("/api/v1/runs", headers={"Host": "evil.example"})) == (400, "bad_request")

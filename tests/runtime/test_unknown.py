@@ -1,5 +1,6 @@
 """Writes whose outcome is unknown: never sent again, settled by evidence, a probe or a person, and the run goes on with the truth."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -40,7 +41,10 @@ async def put_mail(world: World, path: str = "/desk/lookup", **verify: Any) -> N
 
 
 async def case_of(run: Run) -> UnknownWrite:
-    return await UnknownWrite.objects.aget(run_id=run.id)
+    """The case, which is opened a moment after the run is parked."""
+    while (case := await UnknownWrite.objects.filter(run_id=run.id).afirst()) is None:
+        await asyncio.sleep(0.02)
+    return case
 
 
 async def told(world: World, run: Run) -> dict[str, Any]:
@@ -137,7 +141,7 @@ async def test_a_zombie_leaves_what_it_saw_as_evidence(world: World) -> None:
     run = await world.script(call("send_email", **MAIL), {"text": "Done."})
     await world.engine()
     while not [r for r in await world.received() if r["target"] == "send_email"]:
-        pass
+        await asyncio.sleep(0.01)
     await Run.objects.filter(id=run.id).aupdate(owner="00000000-0000-0000-0000-00000000dead", fence=99, entry=0, hold_until=None)
     done = await world.until(run)
     assert done.outcome == "completed" and len(await world.ledger()) == 1
