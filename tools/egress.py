@@ -39,7 +39,7 @@ class Exchange:
     """An answer read to its end; `body` is decoded (gzip, deflate) and within the limit."""
 
     status: int
-    headers: Headers
+    headers: Mapping[str, str]  # names in any case
     body: bytes
 
 
@@ -150,6 +150,12 @@ class _Connector(aiohttp.TCPConnector):
 
 
 @lru_cache(maxsize=4096)
+def _on_the_wire(url: URL) -> WireURL:
+    """What httpx made of the URL, to the letter: nothing is decoded or quoted again."""
+    return WireURL(str(url), encoded=True)
+
+
+@lru_cache(maxsize=4096)
 def _parsed(url: str) -> URL:
     return URL(url)
 
@@ -213,7 +219,7 @@ class Egress:
             raise _Refused(progress.refused)
         response = await session.request(
             request.method,
-            WireURL(str(request.url), encoded=True),
+            _on_the_wire(request.url),
             headers=[
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in request.headers.raw
@@ -225,7 +231,7 @@ class Egress:
         try:
             progress.status = response.status
             body = await _read(response, max_bytes)
-            return Exchange(response.status, Headers(list(response.raw_headers)), body)
+            return Exchange(response.status, response.headers, body)
         finally:
             response.close()  # after the end of the body this does nothing: the connection is back in its pool
 
