@@ -35,7 +35,7 @@ check: $(V)/installed-dev ## lint, types, imports, migrations, templates, vendor
 	if [ -f scripts/vendor_static.py ]; then $(PY) scripts/vendor_static.py --check; fi
 
 bench: $(V)/installed-dev ## figures of speed (PEERS=folder to run others beside it)
-	@$(V)/bin/pytest tests/bench -s --timeout=0 $(ARGS)
+	@$(PY) -m tests.bench $(ARGS)
 
 chaos: $(V)/installed-dev ## the long form of the crash tests
 	@CHAOS=1 $(V)/bin/pytest tests/crash -s --timeout=0 $(ARGS)

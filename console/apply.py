@@ -145,9 +145,7 @@ def secret_of(order: Order, block: CredentialBlock) -> str:
     if block.value is not None:
         return block.value.get_secret_value()
     if block.value_env is None or block.value_env not in order.secrets:
-        raise Refused(
-            "no_value", f"There is no value for {block.value_env} here. Set that environment variable, or give a value."
-        )
+        raise Refused("no_value", f"There is no value for {block.value_env} here. Set that environment variable, or give a value.")
     return order.secrets[block.value_env]
 
 

@@ -134,9 +134,7 @@ def load(*parts: Any, variables: Mapping[str, str] | None = None) -> Document:
     try:
         return Document.model_validate(without_unbuilt(filled))
     except ValidationError as error:
-        found = [{"path": path_of(e["loc"]), "message": e["msg"]} for e in error.errors(include_url=False, include_input=False)][
-            :20
-        ]
+        found = [{"path": path_of(e["loc"]), "message": e["msg"]} for e in error.errors(include_url=False, include_input=False)][:20]
         said = "; ".join(f"{e['path']}: {e['message']}" if e["path"] else e["message"] for e in found)
         raise Refused("bad_document", f"The document cannot be applied: {said}.", errors=found)
 

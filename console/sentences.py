@@ -4,6 +4,7 @@ Made of the tool's name, its effect and the arguments, never of text that a mode
 sentence only if it looks like an identifier; anything else is named ("the account in the arguments") and read in the arguments.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def direct_key(verb: str, noun: str, given: dict[str, Any]) -> str | None:
 
 def thing(verb: str, noun: str, given: dict[str, Any], direct: str | None) -> list[Part]:
     if direct:
-        return [Part(f"{noun} "), named_value(direct, given[direct])]
+        value = named_value(direct, given[direct])
+        return [Part(f"{noun} "), value] if value.given else [value]
     sum_ = money(given)
     if verb in MOVES_MONEY and sum_:
         return [sum_]
@@ -151,3 +153,29 @@ def article(words: str) -> str:
 def numbered(args: Any) -> str:
     many = len(args) if isinstance(args, dict | list) else 1
     return f"{many} argument" if many == 1 else f"{many or 'no'} arguments"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One argument for people: its name, the whole of its value, and what kind of value it is. `note` warns."""
+
+    name: str
+    kind: str
+    text: str
+    note: str = ""
+
+
+KINDS = {bool: "yes or no", int: "number", float: "number", str: "text", list: "list", dict: "object", type(None): "nothing"}
+TWO_SCRIPTS = re.compile("[A-Za-z][\u0370-\u03ff\u0400-\u052f]|[\u0370-\u03ff\u0400-\u052f][A-Za-z]")
+
+
+def rows(args: Any) -> list[Row]:
+    """Every argument, none of it cut. Texts are as they are; lists and objects are indented JSON."""
+    given = args if isinstance(args, dict) else {"(all of it)": args}
+    return [row(str(name), value) for name, value in given.items()]
+
+
+def row(name: str, value: Any) -> Row:
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    note = "mixes letters of two alphabets that look alike" if TWO_SCRIPTS.search(name + "\0" + text) else ""
+    return Row(name, KINDS.get(type(value), "value"), text, note)

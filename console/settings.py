@@ -125,9 +125,19 @@ def database(url: str, *, pool: bool = False) -> dict[str, Any]:
     }
 
 
-WEB_URL = os.environ.get("DATABASE_URL") or "postgresql:///signalbox"
-ENGINE_URL = os.environ.get("DATABASE_ENGINE_URL") or WEB_URL
-OWNER_URL = os.environ.get("DATABASE_OWNER_URL") or WEB_URL
+def database_urls() -> dict[str, str]:
+    """From the environment; else those of the embedded database, so that a second terminal reaches what `make run` started."""
+    if os.environ.get("DATABASE_URL") or not (HOME / "dev.json").exists():
+        return dict(os.environ)
+    from .postgres import Cluster
+
+    return Cluster(HOME).urls().environment()
+
+
+_urls = database_urls()
+WEB_URL = _urls.get("DATABASE_URL") or "postgresql:///signalbox"
+ENGINE_URL = _urls.get("DATABASE_ENGINE_URL") or WEB_URL
+OWNER_URL = _urls.get("DATABASE_OWNER_URL") or WEB_URL
 PLAIN_URL = WEB_URL if ROLE == "web" else ENGINE_URL
 DATABASES = {
     "default": database(PLAIN_URL, pool=ROLE == "web" and os.environ.get("SIGNALBOX_POOL") == "1"),

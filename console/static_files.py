@@ -35,9 +35,7 @@ class StaticFiles(WhiteNoiseMiddleware):
         if file is None:
             return None
         streamed = self.serve(file, request)
-        answer = HttpResponse(
-            b"".join(streamed.streaming_content) if streamed.streaming else streamed.content, status=streamed.status_code
-        )
+        answer = HttpResponse(b"".join(streamed.streaming_content) if streamed.streaming else streamed.content, status=streamed.status_code)
         for name, value in streamed.items():
             answer[name] = value
         streamed.close()

@@ -28,9 +28,7 @@ RUN: Mapping[str, Look] = {
     "waiting_approval": Look("hand", "Waiting for approval", "wait", "A person must decide before the run goes on."),
     "waiting_timer": Look("timer", "Waiting for a time", "wait", "Parked until a set time, such as the end of a back-off."),
     "waiting_budget": Look("wallet", "Waiting for budget", "wait", "A limit was reached; a person may grant more."),
-    "needs_reconciliation": Look(
-        "circle-question-mark", "Needs reconciliation", "fail", "It is not known whether a write was applied."
-    ),
+    "needs_reconciliation": Look("circle-question-mark", "Needs reconciliation", "fail", "It is not known whether a write was applied."),
     "quarantined": Look("octagon-alert", "Quarantined", "fail", "Set aside after it failed repeatedly without progress."),
     "paused": Look("circle-pause", "Paused", "wait", "A person or a switch stopped it; it can go on."),
     "cancelling": Look("ban", "Cancelling", "idle", "Asked to stop; the call in progress ends first."),

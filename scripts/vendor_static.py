@@ -68,9 +68,7 @@ class Mismatch(Exception):
 
 def pack(name: str, version: str, folder: Path) -> bytes:
     """The package's tarball, from the registry npm is set up with."""
-    done = subprocess.run(
-        ["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, check=True, capture_output=True, text=True)
     return (folder / done.stdout.strip().splitlines()[-1]).read_bytes()
 
 

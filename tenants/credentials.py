@@ -67,9 +67,7 @@ def open_all(tenant_id: UUID) -> dict[str, Opened]:
 def store(tenant: Tenant, name: str, kind: str, secret: str, header: str = "") -> Credential:
     """Create or replace. The caller audits (names and versions only) and bumps the tenant's controls."""
     sealed = seal(tenant.id, name, secret)
-    row, made = Credential.objects.get_or_create(
-        tenant=tenant, name=name, defaults={"kind": kind, "header": header, "sealed": sealed}
-    )
+    row, made = Credential.objects.get_or_create(tenant=tenant, name=name, defaults={"kind": kind, "header": header, "sealed": sealed})
     if not made:
         row.kind, row.header, row.sealed, row.version = kind, header, sealed, row.version + 1
         row.save()

@@ -40,6 +40,7 @@ class ToolCall:
     approval_id: UUID | None = None
     wait_s: float | None = None  # a retry is due after this
     unsure: bool = False  # a write, and an earlier send of it may have been applied
+    sent_at: float | None = None  # monotonic time of the send before: the other side forgets keys
 
 
 @dataclass(slots=True)
@@ -163,6 +164,7 @@ class Flight:
             call = ToolCall(row["ord"], row["name"], row["provider_id"], None if row["args"] is None else bytes(row["args"]))
             call.state, call.attempt, call.result, call.error = row["state"], row["attempt"], row["result"], row["error_class"]
             call.decision, call.approval_id = row["decision"], row["approval_id"]
+            call.sent_at = None if row["age_s"] is None else time.monotonic() - row["age_s"]
             call.unsure = call.state == CallState.DISPATCHED and row["effect"] != "read"
             self.turns[-1].calls.append(call)
 

@@ -40,6 +40,8 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
     if not await commit_intent(f, e, turn, room, timeout):
         return  # the controls changed: the loop comes back here with the new ones
     e.lease.check()
+    if turn.tries == 1:
+        e.retry_budget.sent(endpoint.base_url)
     answer = await openai.complete(endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout, traceparent=f.traceparent)
     if isinstance(answer, ModelReply):
         absorb(f, turn, endpoint, answer)
@@ -142,7 +144,7 @@ def absorb_failure(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, 
         output_tokens=failure.tokens_out, cost_micro=cost, result="error", retryable=wait is not None, data=data,
     )  # fmt: skip
     f.pending.rare["last_error"] = {"error_type": failure.error_class.value, "message": failure.message[:500], "step": turn.step}
-    if wait is not None:
+    if wait is not None and e.retry_budget.may_retry(endpoint.base_url):
         f.wait_s = wait
         f.say(Kind.RETRY_SCHEDULED, **facts, result="retried", data={"attempt": turn.attempt + 1, "wait_ms": int(wait * 1000)})
     elif following := next_model(f, turn):

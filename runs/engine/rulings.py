@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -68,6 +69,8 @@ def rule_on(f: Flight, turn: Turn, call: ToolCall, used: budgets.Used) -> Ruling
     timeout = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s))
     if timeout <= 0:
         return refused(call, definition, record, "timeout", "Not sent: the step's time is over.", "timeout")
+    if call.unsure and call.sent_at is not None and time.monotonic() - call.sent_at > definition.idempotency_window_s:
+        return refused(call, definition, record, "timeout", "Not sent again: the other side no longer knows the key.", "timeout")
     if call.attempt >= retries.MAX_SENDS:
         return refused(call, definition, record, "timeout", "Not sent again: the call used all its sends.", "timeout")
     authorised = call.attempt > 0 and not (call.decision or {}).get("resend")
@@ -223,6 +226,7 @@ def apply(f: Flight, rulings: list[Ruling]) -> None:
     for r in rulings:
         r.call.state, r.call.result, r.call.error, r.call.decision = r.state, r.result, r.error, r.decision
         r.call.attempt += r.timeout is not None
+        r.call.sent_at = time.monotonic() if r.timeout is not None else r.call.sent_at
         r.call.wait_s = None
         if r.stop and f.ending is None:
             f.ending = Ending(RunState.FAILED, r.stop.outcome, r.stop)

@@ -16,6 +16,7 @@ from tools.invoke import Tools
 from .definitions import Definitions
 from .flight import Stale
 from .journal import Journal
+from .retry_budget import RetryBudget
 
 T = TypeVar("T")
 
@@ -63,4 +64,5 @@ class Services:
     definitions: Definitions
     lease: Lease
     orm: Orm
+    retry_budget: RetryBudget = field(default_factory=RetryBudget)
     rnd: Callable[[], float] = field(default=random.random)

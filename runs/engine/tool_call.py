@@ -46,6 +46,8 @@ async def advance(f: Flight, e: Services, turn: Turn) -> None:
 
 async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: float) -> ToolResult:
     definition = f.release.tools[call.name]
+    if call.attempt == 1:
+        e.retry_budget.sent(str(definition.adapter.get("url", "")))
     context = CallContext(
         run_id=f.run_id,
         step=turn.step,
@@ -100,10 +102,12 @@ def absorb(f: Flight, e: Services, turn: Turn, call: ToolCall, result: ToolResul
 
 
 def retry_after(f: Flight, e: Services, turn: Turn, call: ToolCall, definition: ToolDefinition, result: ToolResult) -> float | None:
-    return retries.decide(
+    """Seconds until the next send, by the tool's policy and the host's budget; None: no more."""
+    wait = retries.decide(
         definition.retry, result.error_class or ErrorClass.UNKNOWN, call.attempt, mutating=definition.mutating,
         keyed=definition.idempotency == "key", retry_after_s=result.retry_after_s, left_s=f.left_for(turn, f.limits.step_s), rnd=e.rnd,
     )  # fmt: skip
+    return wait if wait is not None and e.retry_budget.may_retry(str(definition.adapter.get("url", ""))) else None
 
 
 def settle(f: Flight, turn: Turn, call: ToolCall, state: CallState, result: ToolResult) -> None:

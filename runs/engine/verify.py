@@ -75,7 +75,7 @@ def judge(spec: dict[str, Any], data: dict[str, Any]) -> str:
 def prepare(case_id: UUID) -> Probe:
     case = UnknownWrite.objects.get(id=case_id)
     call = Call.objects.get(run_id=case.run_id, step=case.step, ord=case.ord)
-    version = ToolVersion.objects.get(pk=call.tool_version_id)
+    version = ToolVersion.objects.get(pk=call.tool_version_id or UUID(int=0))
     write, spec = catalog.definition(version), dict(version.verify or {})
     args = json.loads(bytes(call.args or b"{}"))
     facts = {"args": args, "idem_key": call.idem_key or "", "effect_key": effect_key(write, args)}

@@ -69,9 +69,7 @@ async def failure(egress: Egress, server: DroppingServer, method: str = "GET", *
 @pytest.mark.mission("P3.2")
 @pytest.mark.parametrize("drop", ["drop_after", "reset_after"])
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_dropped_request_is_read_once_and_never_sent_twice(
-    egress: Egress, server: DroppingServer, method: str, drop: str
-) -> None:
+async def test_a_dropped_request_is_read_once_and_never_sent_twice(egress: Egress, server: DroppingServer, method: str, drop: str) -> None:
     server.behave(kind(drop))
     failed = await failure(egress, server, method)
     assert server.hits == {method: 1}
@@ -79,9 +77,7 @@ async def test_a_dropped_request_is_read_once_and_never_sent_twice(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_pooled_connection_that_drops_is_not_replaced_by_a_second_send(
-    egress: Egress, server: DroppingServer, method: str
-) -> None:
+async def test_a_pooled_connection_that_drops_is_not_replaced_by_a_second_send(egress: Egress, server: DroppingServer, method: str) -> None:
     server.behave(answer({}), kind("drop_after"))
     await fetch(egress, server, "POST", "/first")
     failed = await failure(egress, server, method)
@@ -90,9 +86,7 @@ async def test_a_pooled_connection_that_drops_is_not_replaced_by_a_second_send(
     assert failed.phase == "ambiguous"
 
 
-async def test_a_drop_before_reading_is_still_ambiguous_because_a_connection_was_there(
-    egress: Egress, server: DroppingServer
-) -> None:
+async def test_a_drop_before_reading_is_still_ambiguous_because_a_connection_was_there(egress: Egress, server: DroppingServer) -> None:
     server.behave(kind("drop_before"))
     failed = await failure(egress, server, "POST")
     assert server.hits == {}
@@ -238,9 +232,7 @@ async def test_a_fresh_exchange_has_a_connection_of_its_own(egress: Egress, serv
     assert server.connections == 3
 
 
-async def test_a_pooled_connection_does_not_serve_another_allow_list(
-    egress: Egress, server: DroppingServer, sockets: list[object]
-) -> None:
+async def test_a_pooled_connection_does_not_serve_another_allow_list(egress: Egress, server: DroppingServer, sockets: list[object]) -> None:
     await fetch(egress, server)
     made = len(sockets)
     assert (await failure(egress, server, allow=frozenset())).reason == "refused"

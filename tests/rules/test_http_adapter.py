@@ -227,9 +227,7 @@ async def test_a_call_that_is_not_answered_in_time(
     assert server.hits == {"POST": 1}
 
 
-@pytest.mark.parametrize(
-    ("what", "error", "applied"), [(R, E.TIMEOUT, None), (K, E.INVALID_OUTPUT, True), (U, E.INVALID_OUTPUT, True)]
-)
+@pytest.mark.parametrize(("what", "error", "applied"), [(R, E.TIMEOUT, None), (K, E.INVALID_OUTPUT, True), (U, E.INVALID_OUTPUT, True)])
 async def test_a_write_that_was_acknowledged_is_applied_even_if_its_body_drips_for_ever(
     desk: Desk, server: DroppingServer, what: tuple[Effect, str], error: ErrorClass, applied: bool | None
 ) -> None:
@@ -428,9 +426,7 @@ async def test_hostile_values_are_made_storable_and_counted(desk: Desk, server: 
 # --- before anything is sent
 
 
-@pytest.mark.parametrize(
-    "args", [b"", b"[]", b'"x"', b"{", b'{"title": 1}', b'{"title": "\\u0000"}', b'{"a":' * 70 + b"1" + b"}" * 70]
-)
+@pytest.mark.parametrize("args", [b"", b"[]", b'"x"', b"{", b'{"title": 1}', b'{"title": "\\u0000"}', b'{"a":' * 70 + b"1" + b"}" * 70])
 async def test_wrong_arguments_are_never_sent(desk: Desk, server: DroppingServer, args: bytes) -> None:
     schema = {"type": "object", "properties": {"title": {"type": "string"}}}
     result = await desk.tools.invoke(desk.define(UNKEYED, input_schema=schema), args, desk.context())

@@ -242,9 +242,7 @@ def test_the_reported_model_is_text_or_nothing(model, told):
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 WORDS = st.sampled_from(["text", "refusal", "stop", "length", "error", "search_docs", "call_1", "output_text"])
-ANYTHING = st.recursive(
-    SCALARS | WORDS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
-)
+ANYTHING = st.recursive(SCALARS | WORDS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
 
 
 def perhaps(strategy):

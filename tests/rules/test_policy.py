@@ -50,9 +50,7 @@ TIGHTENED = {  # effect -> decision of one row (1 approver) -> what comes of it
     "write": {"allow": ("ask", 1), "ask": ("ask", 1), "draft": ("draft", 0), "deny": ("deny", 0)},
     "irreversible": {"allow": ("ask", 2), "ask": ("ask", 2), "draft": ("draft", 0), "deny": ("deny", 0)},
 }
-LOOSENED = {
-    effect: {"allow": ("allow", 0), "ask": ("ask", 1), "draft": ("draft", 0), "deny": ("deny", 0)} for effect in TIGHTENED
-}
+LOOSENED = {effect: {"allow": ("allow", 0), "ask": ("ask", 1), "draft": ("draft", 0), "deny": ("deny", 0)} for effect in TIGHTENED}
 
 
 @pytest.mark.mission("P10.1")

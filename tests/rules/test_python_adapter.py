@@ -175,7 +175,7 @@ async def test_what_a_tool_started_ends_with_it(tools: Tools, tmp_path: Path) ->
 async def test_a_cancelled_call_ends_its_child(tools: Tools, tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     task = asyncio.create_task(call(tools, "spin", mark=str(mark)))
-    while not (mark.exists() and mark.read_text()):  # noqa: ASYNC110 - another process writes it
+    while not (mark.exists() and mark.read_text()):
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -186,7 +186,7 @@ async def test_a_cancelled_call_ends_its_child(tools: Tools, tmp_path: Path) -> 
 
 async def gone(pid: int) -> None:
     """Until the process has ended (the test's own time limit is the bound)."""
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         await asyncio.sleep(0.01)
 
 

@@ -40,9 +40,7 @@ LAYERS = list(itertools.product([1, 2, 3], [1, 2, 4, 10], [0, 1, 3, 9]))
 
 def ask(policy=AS_PASTED, error="timeout", attempt=1, call="read", after=None, left=60.0, draw=1.0, **purse):
     mutating, keyed = CALLS[call]
-    return decide(
-        policy, error, attempt, mutating=mutating, keyed=keyed, retry_after_s=after, left_s=left, rnd=lambda: draw, **purse
-    )
+    return decide(policy, error, attempt, mutating=mutating, keyed=keyed, retry_after_s=after, left_s=left, rnd=lambda: draw, **purse)
 
 
 def test_the_table_names_every_class():
@@ -88,9 +86,7 @@ def test_an_unusable_answer_is_asked_for_once_more_only():
     assert ask(GENEROUS, "invalid_output", attempt=2) is None
 
 
-@pytest.mark.parametrize(
-    ("attempts", "attempt", "allowed"), [(1, 1, False), (2, 1, True), (2, 2, False), (3, 2, True), (10, 7, False)]
-)
+@pytest.mark.parametrize(("attempts", "attempt", "allowed"), [(1, 1, False), (2, 1, True), (2, 2, False), (3, 2, True), (10, 7, False)])
 def test_max_attempts_counts_sends_and_the_purse_counts_more(attempts, attempt, allowed):
     assert (ask(RetryPolicy(max_attempts=attempts), "not_sent", attempt) is not None) is allowed
 

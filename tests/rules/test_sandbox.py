@@ -285,9 +285,7 @@ async def test_too_many_requests_says_when_to_come_back(desk: Client, target: st
 
 @pytest.mark.mission("P3.5")
 @pytest.mark.parametrize(("fault", "applied"), [("drop_before", 0), ("drop_after", 1)])
-async def test_a_dropped_connection_gives_no_answer_and_the_ledger_knows_what_happened(
-    desk: Client, fault: str, applied: int
-) -> None:
+async def test_a_dropped_connection_gives_no_answer_and_the_ledger_knows_what_happened(desk: Client, fault: str, applied: int) -> None:
     await desk.fault("create_ticket", fault)
     with pytest.raises(aiohttp.ClientConnectionError):
         await desk.post(TICKETS, TICKET, "a")
@@ -322,9 +320,7 @@ async def test_latency_answers_late_but_whole(desk: Client, target: str) -> None
 async def test_a_caller_that_gives_up_waiting_leaves_an_applied_write(desk: Client) -> None:
     await desk.fault("create_ticket", "latency", ms=5000)
     with pytest.raises(TimeoutError):
-        async with desk.session.post(
-            desk.url + TICKETS, json=TICKET, headers={"Idempotency-Key": "a"}, timeout=aiohttp.ClientTimeout(0.3)
-        ):
+        async with desk.session.post(desk.url + TICKETS, json=TICKET, headers={"Idempotency-Key": "a"}, timeout=aiohttp.ClientTimeout(0.3)):
             pass
     assert (await desk.post("/desk/lookup", {"idem_key": "a"}))[1]["found"] is True
 
@@ -591,9 +587,7 @@ async def test_a_search_that_finds_nothing_is_tried_once_more_in_other_words(des
     assert called == ["search_docs", "search_docs"] and "nothing about this" in text
 
 
-@pytest.mark.parametrize(
-    "text", ["What is your refund policy?", "urgent: charged twice", "Refund acct_1001", "delete acct_1003", "hello"]
-)
+@pytest.mark.parametrize("text", ["What is your refund policy?", "urgent: charged twice", "Refund acct_1001", "delete acct_1003", "hello"])
 async def test_without_tools_the_model_answers_at_once(desk: Client, text: str) -> None:
     called, answer = await play(desk, text, ())
     assert called == [] and answer.endswith("This answer is simulated.")

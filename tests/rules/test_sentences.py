@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from console.sentences import happens, headline, plain
+from console.sentences import happens, headline, plain, rows
 
 
 def says(tool: str, args: Any, effect: str = "write") -> str:
@@ -72,7 +72,7 @@ def test_a_read_of_an_unknown_tool_reads_only() -> None:
 def test_free_text_never_gets_into_the_sentence(hostile: Any) -> None:
     args = {"account_id": hostile, "priority": hostile, "currency": hostile, "amount": hostile}
     assert says("create_ticket", args) == "create_ticket will open a ticket for the account in the arguments"
-    assert says("delete_account", args) == "delete_account will delete account the account in the arguments"
+    assert says("delete_account", args) == "delete_account will delete the account in the arguments"
     assert headline("issue_refund", args) == "Issue a refund to the account in the arguments"
 
 
@@ -93,3 +93,19 @@ def test_a_line_of_the_list_leaves_the_tool_out() -> None:
 def test_what_stands_in_the_arguments_is_marked() -> None:
     marked = [part.text for part in happens("create_ticket", "write", {"account_id": "acct_1"}) if part.given]
     assert marked == ["create_ticket", "acct_1"]
+
+
+def test_every_argument_is_listed_and_none_is_cut() -> None:
+    args = {"to": "x" * 200_000, "n": 1, "on": True, "tags": ["a"], "none": None, "rate": 0.5, "more": {"a": 1}}
+    assert [(row.name, row.kind) for row in rows(args)] == [
+        ("to", "text"), ("n", "number"), ("on", "yes or no"), ("tags", "list"), ("none", "nothing"), ("rate", "number"), ("more", "object"),
+    ]  # fmt: skip
+    assert rows(args)[0].text == "x" * 200_000
+    assert [rows(args)[place].text for place in (2, 3, 4, 6)] == ["true", '[\n  "a"\n]', "null", '{\n  "a": 1\n}']
+    assert [(row.name, row.text) for row in rows([1])] == [("(all of it)", "[\n  1\n]")]
+    assert rows({}) == []
+
+
+def test_letters_that_look_alike_are_noted() -> None:
+    assert rows({"to": "pаypal"})[0].note == "mixes letters of two alphabets that look alike"
+    assert not rows({"to": "Привет, Bob"})[0].note and not rows({"to": "plain"})[0].note

@@ -53,6 +53,4 @@ def test_what_is_allowed_is_not_reported(source: str) -> None:
 def test_a_finding_names_the_file_and_the_line(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("{# one\n#}\n<p>\n  <b style='x'>\n")
 
-    assert lint(tmp_path) == [
-        f"{tmp_path.name}/page.html:4: no style attribute: the policy drops it; use a class or an SVG attribute"
-    ]
+    assert lint(tmp_path) == [f"{tmp_path.name}/page.html:4: no style attribute: the policy drops it; use a class or an SVG attribute"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+
 from runs import lifecycle, reconcile
 from runs.models import Call, Observation, Run, UnknownWrite
 from tenants.errors import Refused

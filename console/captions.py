@@ -1,0 +1,60 @@
+"""The words beside the bars of the waterfall. Pure; `(text, tone)` where a tone is "", "w" (waits) or "f" (failed)."""
+
+from __future__ import annotations
+
+from .tracks import Call, Send, Track
+
+
+def step_kind(calls: list[Call]) -> str:
+    kinds = {call.kind for call in calls}
+    return "write" if "write" in kinds else "read" if "read" in kinds else "model"
+
+
+def step_title(calls: list[Call], role: str) -> str:
+    tools: dict[str, int] = {}
+    for call in calls:
+        if call.ord:
+            tools[call.name] = tools.get(call.name, 0) + 1
+    if tools:
+        return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in tools.items())
+    if calls[0].state != "done":
+        return "Model call"
+    return "Answer" if not calls[0].asked else (role or "Plan").capitalize()
+
+
+def step_label(calls: list[Call], state: str) -> tuple[str, str]:
+    words = {"waiting_approval": ("waiting for a person", "w"), "unknown": ("outcome unknown", "f"), "blocked": ("blocked", "f")}
+    if state in words:
+        return words[state]
+    if state == "failed_not_applied":
+        return next((spoken(c.error) for c in calls if c.state == state and c.error), "failed"), "f"
+    return (f"{calls[0].name} · {thousands(sum(c.tokens for c in calls))} tok" if calls[0].tokens else calls[0].name), ""
+
+
+def call_label(call: Call, track: Track, state: str) -> tuple[str, str]:
+    words = {
+        "waiting_approval": ("waiting for a person", "w"),
+        "unknown": ("outcome unknown", "f"),
+        "blocked": (spoken(call.error) if call.error else "not sent", "f"),
+        "failed_not_applied": (f"{spoken(call.error)} · not applied" if call.ord and call.kind == "write" else spoken(call.error), "f"),
+        "retrying": (f"{spoken(call.error)} · will be tried again", "f"),
+    }
+    if state in words:
+        return words[state]
+    if len(track.sends) > 1 and track.sends[-1].ok:
+        fallback = call.ord == 0 and len({send.name for send in track.sends}) > 1
+        return (f"ok by fallback to {track.sends[-1].name}" if fallback else f"ok on attempt {track.sends[-1].n}"), ""
+    return (f"{thousands(call.tokens)} tok" if call.tokens else ""), ""
+
+
+def problem(send: Send) -> str:
+    status = f" · HTTP {send.status}" if send.status and send.status >= 400 else ""
+    return spoken(send.error) + status
+
+
+def spoken(error: str | None) -> str:
+    return (error or "failed").replace("_", " ")
+
+
+def thousands(tokens: int) -> str:
+    return str(tokens) if tokens < 1000 else f"{tokens / 1000:.1f}k"
