@@ -89,7 +89,8 @@ def charge(story: Story, event: Mapping[str, Any]) -> None:
         story.input_tokens += event["input_tokens"] or 0
         story.output_tokens += event["output_tokens"] or 0
         story.cost += Decimal(event["cost_usd"] or 0)
-    if event["event"] in FAILED:
+    data = event["data"] or {}
+    if event["event"] in FAILED and not data.get("lost") and data.get("sent", True):  # somebody answered, or nobody did in time
         story.last_error = error_of(event["error_type"], event["step_id"], event["tool"])
 
 

@@ -42,8 +42,8 @@ class Part:
 
 
 def happens(tool: str, effect: str, args: Any) -> tuple[Part, ...]:
-    """`create_ticket will open an urgent ticket for acct_1001`, in parts, without the full stop."""
-    end = (Part(". This cannot be undone"),) if effect == "irreversible" else ()
+    """`create_ticket will open an urgent ticket for acct_1001`, in parts."""
+    end = (Part(". This cannot be undone."),) if effect == "irreversible" else ()
     parts = phrase(tool, args)
     if parts is None:
         what = "reads only" if effect == "read" else "may change something"

@@ -111,6 +111,8 @@ def database(url: str, *, pool: bool = False) -> dict[str, Any]:
     """A libpq URL -> Django's settings for it. The pool is for web only: forks must not share sockets."""
     parts = {k: str(v) for k, v in conninfo_to_dict(url).items() if v is not None}
     options: dict[str, Any] = {k: v for k, v in parts.items() if k not in {"dbname", "user", "password", "host", "port"}}
+    # A process frozen inside a transaction must not keep a run's row from everybody else for ever.
+    options["options"] = f"{options.get('options', '')} -c idle_in_transaction_session_timeout=10s".strip()
     if pool:
         options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
     return {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 IDLE_S = 30.0  # an idle time longer than this is shortened
 GAP_SHARE = 20.0  # percent of the line for one shortened time
 GAPS_SHARE = 40.0  # for all of them together
-TICKS = 5
+TICKS = 6
 NICE_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 
 
@@ -23,6 +23,10 @@ class Gap:
     x: float
     width: float
     idle_s: float
+
+    @property
+    def middle(self) -> float:
+        return self.x + self.width / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Scale:
             n = int(-(-piece.start // step))
             while n * step < piece.end and len(found) < 3 * TICKS:
                 tick = Tick(self.x(n * step), n * step)
-                if tick.x <= 92 and (not found or tick.x - found[-1].x >= 10):
+                if tick.x <= 92 and (not found or tick.x - found[-1].x >= 10) and not any(0 <= gap.x - tick.x < 7 for gap in self.gaps):
                     found.append(tick)
                 n += 1
         return found

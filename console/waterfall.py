@@ -29,9 +29,15 @@ NOTABLE = WORST_FIRST[:8]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
+    """`css`: the kind, "bad", "back", "waitbar" or "pol". Percent of the lane."""
+
     css: str
     x: float
     width: float
+
+    @property
+    def end(self) -> float:
+        return round(self.x + self.width, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,12 @@ class Row:
     def anchor(self) -> str:
         return f"step-{self.key}" if self.level == 1 else f"call-{self.key}"
 
+    @property
+    def extent(self) -> Bar:
+        """From the first bar's start to the last one's end."""
+        start = min(bar.x for bar in self.bars)
+        return Bar("step", start, round(max(bar.end for bar in self.bars) - start, 3))
+
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
@@ -92,6 +104,16 @@ class Waterfall:
     retries: int
     fallbacks: int
     default: str  # the key to select: what blocks, else the last failure, else the last step; empty without steps
+
+    @property
+    def last_gap(self) -> Gap | None:
+        """The idle time that it ends with."""
+        return self.gaps[-1] if self.gaps and self.gaps[-1].x + self.gaps[-1].width > 99.9 else None
+
+    @property
+    def labels(self) -> list[Tick]:
+        """The ticks that have room for a word beside the one at the end."""
+        return [tick for tick in self.ticks if tick.x <= (64 if self.last_gap else 80)]
 
 
 def draw(

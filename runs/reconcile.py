@@ -19,6 +19,7 @@ from tenants.errors import NotFound, Refused
 from tools.models import ToolVersion
 
 from .events import Kind, event
+from .failpoints import fp
 from .history import append
 from .models import Call, Observation, Run, UnknownWrite
 from .resume import requeue
@@ -174,6 +175,7 @@ def settle(case_id: UUID, said: Settlement, actor: Actor | None = None) -> bool:
     else:
         append(run, [told])
         Run.objects.filter(id=run.id).update(seq=run.seq)
+    fp("in_settle")
     audit.append(actor, "unknown.settled", "unknown", case.unknown_id, None, data, said.evidence, tenant=case.tenant)
     return True
 

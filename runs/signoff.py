@@ -14,6 +14,7 @@ from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
 from .events import Kind, event
+from .failpoints import fp
 from .history import append
 from .models import Call, Run
 from .resume import requeue
@@ -42,6 +43,13 @@ def expire_due(limit: int = 100) -> int:
     overdue = Approval.objects.filter(Exists(reachable), state=Approval.State.PENDING, expires_at__lte=Now())
     runs = dict.fromkeys(overdue.order_by("expires_at").values_list("run_id", flat=True)[:limit])
     return sum(_expire_in(run_id) for run_id in runs)
+
+
+def void_of_ended(limit: int = 100) -> int:
+    """Close what is still open on runs that have ended: nobody has to decide it, and nothing may be sent under it."""
+    ended = Run.objects.filter(pk=OuterRef("run_id"), state__in=TERMINAL)
+    left = Approval.objects.filter(Exists(ended), state__in=gate.OPEN)
+    return sum(len(gate.void(run_id, "The run has ended.")) for run_id in dict.fromkeys(left.values_list("run_id", flat=True)[:limit]))
 
 
 def _held(actor: Actor, approval_id: UUID) -> tuple[Run | None, Approval]:
@@ -84,6 +92,7 @@ def _expire_in(run_id: UUID) -> int:
             events.append(_about(Kind.APPROVAL_EXPIRED, approval, "denied", data))
     if events:
         _go_on(run, events)
+        fp("in_expire")
     return len(events)
 
 

@@ -43,7 +43,7 @@ class Feed:
         self.all_listed = False
         self.next_lists = 0.0
         self.next_poll = 0.0
-        self.told: dict[UUID, str] = {}  # approval -> the state that was told
+        self.told: dict[UUID, tuple[str, int]] = {}  # approval -> state and number of decisions, as they were told
         self.told_counts: Counts = {}
         self.last_seq = 0
 
@@ -149,8 +149,8 @@ class Feed:
     # lists ------------------------------------------------------------------------------------------------------------
 
     def _give_lists(self, seen: rows.Seen, listed: set[UUID], everything: bool) -> None:
-        changed = [row for row in seen.approvals if row["state"] == "pending" or self.told.get(row["id"]) != row["state"]]
-        self.told |= {row["id"]: row["state"] for row in changed}
+        changed = [row for row in seen.approvals if self.told.get(row["id"]) != (row["state"], row["said"])]
+        self.told |= {row["id"]: (row["state"], row["said"]) for row in changed}
         for old in list(self.told)[: max(0, len(self.told) - REMEMBERED)]:
             del self.told[old]
         moved = {"runs": [seen.runs[run] for run in listed if run in seen.runs], "approvals": changed}

@@ -73,7 +73,8 @@ def look(after: dict[UUID, int], listed: set[UUID], scopes: set[Scope]) -> Seen:
             seen.events.setdefault(event.run_id, []).append(event)
         seen.more = len(found) == EVENTS_AT_ONCE or len(behind) > RUNS_AT_ONCE
     if listed:
-        seen.approvals = list(Approval.objects.filter(run_id__in=listed).order_by("id").values(*ASKED))
+        asked = Approval.objects.filter(run_id__in=listed).order_by("id")
+        seen.approvals = list(asked.annotate(said=Count("decisions")).values(*ASKED, "said"))
     if scopes:
         seen.counts = counts(scopes)
     return seen

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import BinaryField, Case, F, Func, IntegerField, Q, QuerySet, When
 from django.db.models.functions import Now
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
@@ -69,14 +69,13 @@ def inbox(request: HttpRequest) -> HttpResponse:
 def approval(request: HttpRequest, approval_id: str) -> HttpResponse:
     """GET shows (`?confirm=approve|reject` with the confirm step open), POST `{verdict, digest, reason}` decides."""
     actor: Actor = request.actor  # type: ignore[attr-defined]
-    found = found_or_404(actor, approval_id)
+    found = find(actor, approval_id)
     if request.method == "POST":
         return decide(request, actor, found)
     part = request.GET.get("part")
     if part in ("status", "approvers"):
         return render(request, f"pages/approvals/_{part}.html", state_of(actor, found))
-    asked = {"confirm": request.GET.get("confirm"), "reason": request.GET.get("reason", "")}
-    return page(request, actor, found, **asked)
+    return page(request, actor, found, confirm=request.GET.get("confirm"), reason=request.GET.get("reason", ""))
 
 
 def page(request: HttpRequest, actor: Actor, found: Approval, status: int = 200, **more: Any) -> HttpResponse:
@@ -87,13 +86,6 @@ def page(request: HttpRequest, actor: Actor, found: Approval, status: int = 200,
     tab = "decided" if context["ending"] else "waiting"
     context |= listing(request, actor, tab) | {"open": found.approval_id, "done": done(request, actor)}
     return render(request, "pages/approval.html", context, status=status)
-
-
-def found_or_404(actor: Actor, approval_id: str) -> Approval:
-    try:
-        return find(actor, approval_id)
-    except NotFound:
-        raise Http404 from None
 
 
 # deciding ---------------------------------------------------------------------------------------------------------------------
@@ -107,10 +99,10 @@ def decide(request: HttpRequest, actor: Actor, found: Approval) -> HttpResponse:
     try:
         decided = signoff.decide(actor, found.id, verdict=verdict, digest=request.POST.get("digest", ""), reason=reason)
     except NotFound:
-        raise Http404 from None
+        raise
     except Refused as refused:
         more = {"confirm": verdict, "error": refused.message} if refused.code == "reason_too_long" else {"notice": refused}
-        return page(request, actor, found_or_404(actor, found.approval_id), refused.status, reason=reason, **more)
+        return page(request, actor, find(actor, found.approval_id), refused.status, reason=reason, **more)
     return onward(request, next_url(actor, decided))
 
 
@@ -142,7 +134,7 @@ def done(request: HttpRequest, actor: Actor) -> Context | None:
     if mine is None:
         return None
     left = found.needed - approved(found) if found.state == State.PENDING else 0
-    return {"approval": found, "verdict": mine.verdict, "left": left, "what": headline(found, found.args)}
+    return {"approval": found, "verdict": mine.verdict, "left": left, "what": headline(found.tool, found.args)}
 
 
 def hindrance(actor: Actor, found: Approval) -> str:
@@ -161,19 +153,22 @@ def hindrance(actor: Actor, found: Approval) -> str:
 
 def lines(actor: Actor) -> "QuerySet[Approval]":
     """Requests as the list needs them, those that expire first in front; of large arguments nothing is read."""
-    size = Func(F("args"), function="octet_length", output_field=IntegerField())
-    brief = Case(When(size__lte=BRIEF, then=F("args")), output_field=BinaryField())
-    rows = visible(actor).select_related("tenant").defer("args").annotate(size=size).annotate(brief=brief)
+    rows: QuerySet[Approval] = briefly(visible(actor).select_related("tenant"))
     return rows.order_by("expires_at", "id")
 
 
+def briefly(rows: Any) -> Any:
+    """Rows with `brief`: their arguments if those are short, else None."""
+    size = Func(F("args"), function="octet_length", output_field=IntegerField())
+    brief = Case(When(size__lte=BRIEF, then=F("args")), output_field=BinaryField())
+    return rows.defer("args").annotate(size=size).annotate(brief=brief)
+
+
 def listing(request: HttpRequest, actor: Actor, tab: str) -> Context:
-    found, more, count = [], None, None
+    found: list[Approval]
+    more, count = None, None
     if tab == "decided":
-        try:
-            found, more = paging.page(lines(actor).filter(~WAITING), request.GET, "apr")
-        except Refused:
-            raise Http404 from None
+        found, more = paging.page(lines(actor).filter(~WAITING), request.GET, "apr")
     else:
         waiting = lines(actor).filter(WAITING)
         found = list(waiting[: LISTED + 1])
@@ -185,7 +180,7 @@ def item(actor: Actor, found: Approval) -> Context:
     return {
         "approval": found,
         "approval_id": found.approval_id,
-        "headline": headline(found, getattr(found, "brief", None)),
+        "headline": headline(found.tool, getattr(found, "brief", None)),
         "soon": found.expires_at - timezone.now() < SOON,
         "approved": approved(found),
         "hindrance": hindrance(actor, found),
@@ -193,8 +188,8 @@ def item(actor: Actor, found: Approval) -> Context:
     }
 
 
-def headline(found: Approval, args: bytes | memoryview | None) -> str:
-    return sentences.headline(found.tool, json.loads(bytes(args)) if args else {})
+def headline(tool: str, args: bytes | memoryview | None) -> str:
+    return sentences.headline(tool, json.loads(bytes(args)) if args else {})
 
 
 # the detail -------------------------------------------------------------------------------------------------------------------
@@ -218,8 +213,8 @@ def detail(actor: Actor, found: Approval) -> Context:
         "least": least_role(found),
         "may": who_may(actor, found) if hindered in ("own_run", "role") else [],
         "reason_needed": needs_reason(found, Verdict.APPROVE),
+        "beside": siblings(found).exclude(ord=found.ord),
         **before(found),
-        **beside(found),
     }
 
 
@@ -230,6 +225,7 @@ def state_of(actor: Actor, found: Approval) -> Context:
         "approved": approved(found),
         "open_places": range(approved(found) + 1, found.needed + 1) if hindrance(actor, found) != "closed" else (),
         "ending": ending(found),
+        "successor": successor(found) if found.state == State.VOID else None,
         "decisions": spoken,
         "me": actor.user,
     }
@@ -250,22 +246,25 @@ def ending(found: Approval) -> Context | None:
 
 def before(found: Approval) -> Context:
     """The calls before this one, as the request names them, and what the model said with it. Empty where retention has been."""
-    places = [(seen["step"], seen["ord"]) for seen in found.evidence][-EVIDENCE:]
-    steps = {step for step, _ in places} | {found.step}
-    rows = Call.objects.filter(run_id=found.run_id, step__in=steps).defer("result") if places else Call.objects.none()
-    calls = {(call.step, call.ord): call for call in rows}
-    evidence = [{**seen, "call": calls.get((seen["step"], seen["ord"]))} for seen in found.evidence[-EVIDENCE:]]
+    seen = found.evidence[-EVIDENCE:]
+    rows = briefly(Call.objects.filter(run_id=found.run_id, step__in={one["step"] for one in seen}, ord__gt=0).defer("result"))
+    calls = {(call.step, call.ord): call for call in (rows if seen else ())}
+    evidence = [one | {"call": calls.get((one["step"], one["ord"]))} for one in seen]
+    for one in evidence:
+        one["what"] = headline(one["tool"], one["call"] and one["call"].brief)
     said = Call.objects.filter(run_id=found.run_id, step=found.step, ord=0).values_list("result__text", flat=True).first()
     text = str(said or "").strip()
-    return {"evidence": evidence, "earlier": len(found.evidence) - len(evidence), "claim": text[:CLAIM], "claim_cut": len(text) > CLAIM}
+    return {"evidence": evidence, "earlier": len(found.evidence) - len(seen), "claim": text[:CLAIM], "claim_cut": len(text) > CLAIM}
 
 
-def beside(found: Approval) -> Context:
-    """Other requests of the same step, each decided by itself, and the one that took this one's place."""
-    others = Approval.objects.filter(run_id=found.run_id, step=found.step).exclude(pk=found.pk).order_by("ord", "id")
-    rows = list(others.only("id", "ord", "tool", "state", "expires_at"))
-    successor = next((one for one in rows if one.ord == found.ord and one.pk > found.pk), None)
-    return {"beside": [one for one in rows if one.ord != found.ord], "successor": successor}
+def siblings(found: Approval) -> "QuerySet[Approval]":
+    same = Approval.objects.filter(run_id=found.run_id, step=found.step).exclude(pk=found.pk).order_by("ord", "id")
+    return same.only("id", "ord", "tool", "state")
+
+
+def successor(found: Approval) -> Approval | None:
+    """The request that took this one's place, because what would be sent had changed."""
+    return siblings(found).filter(ord=found.ord, pk__gt=found.pk).last()
 
 
 def approved(found: Approval) -> int:
@@ -280,5 +279,5 @@ def who_may(actor: Actor, found: Approval) -> list[str]:
     """Names of a few people who may decide instead."""
     roles = ORDER[ORDER.index(least_role(found)) :]
     people = Member.objects.filter(tenant_id=found.tenant_id, role__in=roles, user__is_active=True)
-    others = people.exclude(user_id=actor.user.pk).exclude(user_id=found.starter_id)
+    others = people.exclude(user_id__in=[actor.user.pk, found.starter_id or 0])
     return list(others.order_by("user__username").values_list("user__username", flat=True)[:4])

@@ -1,9 +1,105 @@
-"""What every page's frame needs: navigation and counts."""
+"""What every page's frame needs: navigation, counts, the tenant, and who is at it.
 
+All of it is lazy: a page without the frame (errors, the admin, the API's reference) asks the database nothing.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+from django.db import connection
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.functional import SimpleLazyObject
+
+from console.live.rows import OPEN
+from tenants.actors import Actor
+from tenants.models import Tenant
+from tenants.roles import Role
+
+JSON = dict[str, Any]
+COUNTS = """
+select (select count(*) from run where {tenant} state = any(%(open)s)),
+       (select count(*) from approvals_approval where {tenant} state = 'pending')
+"""
 
 
-def context(request: HttpRequest) -> dict[str, Any]:
-    return {}
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One link of the navigation. `name`: of the URL. `tone`: "hot" where a person must act."""
+
+    label: str
+    name: str
+    icon: str
+    count: str = ""
+    count_label: str = ""
+    tone: str = ""
+
+
+OPERATE = (
+    Item("Overview", "overview", "gauge"),
+    Item("Runs", "runs", "activity", "runs", "live"),
+    Item("Approvals", "approvals", "hand", "approvals", "waiting", "hot"),
+    Item("Tools", "tools", "wrench"),
+)
+ADMIN = Item("Admin", "admin:index", "shield")
+GOVERN = (Item("API docs", "api-docs", "book-open"),)
+DEMO = (Item("Demo", "demo", "flask-conical"),)
+
+
+def context(request: HttpRequest) -> JSON:
+    """For every template. `tenants` are those to switch to, empty when there is no choice."""
+    actor: Actor | None = getattr(request, "actor", None)
+    frame: JSON = {"environment": "demo" if settings.DEMO else "production", "zone": "UTC"}
+    if actor is None:
+        return frame
+    return frame | {
+        "nav": SimpleLazyObject(lambda: navigation(request, actor)),
+        "member_title": member_title(actor),
+        "tenant": actor.tenant,
+        "tenants": SimpleLazyObject(lambda: tenants_of(actor)),
+    }
+
+
+def member_title(actor: Actor) -> str:
+    return f"{'Platform admin' if actor.platform_admin else Role(actor.role).name.capitalize()} · {actor.tenant.slug}"
+
+
+def navigation(request: HttpRequest, actor: Actor) -> list[JSON]:
+    """The groups of the sidebar; those with nothing in them are left out. One query."""
+    counts = live_counts(actor)
+    groups = (
+        ("Operate", OPERATE),
+        ("Govern", (ADMIN, *GOVERN) if actor.user.is_staff else GOVERN),
+        ("Demo", DEMO if settings.DEMO else ()),
+    )
+    return [{"title": title, "items": [shown(request.path, item, counts) for item in items]} for title, items in groups if items]
+
+
+def shown(path: str, item: Item, counts: dict[str, int]) -> JSON:
+    url = reverse(item.name)
+    return {
+        "label": item.label,
+        "url": url,
+        "icon": item.icon,
+        "count": counts.get(item.count),
+        "count_label": item.count_label,
+        "tone": item.tone,
+        "current": path == url or (url != "/" and path.startswith(url)),
+    }
+
+
+def live_counts(actor: Actor) -> dict[str, int]:
+    """Runs that are not over and approvals that wait, as the live channel counts them: a platform admin's are everybody's."""
+    tenant = "" if actor.platform_admin else "tenant_id = %(tenant)s and"
+    with connection.cursor() as cursor:
+        cursor.execute(COUNTS.format(tenant=tenant), {"tenant": actor.tenant.id, "open": OPEN})
+        runs, approvals = cursor.fetchone()
+    return {"runs": runs, "approvals": approvals}
+
+
+def tenants_of(actor: Actor) -> list[Tenant]:
+    """The tenants this person may act in, when there are several."""
+    active = Tenant.objects.filter(active=True).order_by("slug")
+    found = list(active if actor.platform_admin else active.filter(members__user=actor.user))
+    return found if len(found) > 1 else []

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import logging
 
-from runs import reconcile, retries
+from runs import reconcile, retries, signoff
 from runs.budgets import Stop
 from runs.events import Kind, event
+from runs.failpoints import fp
 from runs.inference import tiers
 from runs.states import CallState, Outcome, RunState
 from tools import conditions
@@ -26,24 +27,27 @@ PARK_ABOVE_S = 2.0  # a longer back-off lets go of the run
 QUARANTINE_AFTER = 3  # takeovers in a row without progress
 
 
-async def drive(f: Flight, e: Services) -> None:
-    """Until the run ends, parks, or belongs to somebody else."""
+async def drive(f: Flight, e: Services) -> bool:
+    """Until the run ends or parks (True), or belongs to somebody else, or may (False)."""
     try:
         recover(f)
         while f.ending is None:
             if stop := must_stop(f):
                 f.ending = stop
             elif f.draining:
-                return await let_go(f, RunState.QUEUED, "engine_stopping", available_s=0)
+                await let_go(f, RunState.QUEUED, "engine_stopping", available_s=0)
+                return True
             elif await move(f, e):
-                return
-        await end(f, f.ending)
+                return True
+        await end(f, e, f.ending)
+        return True
     except Stale:
         log.info("run %s belongs to another engine now", f.run_id)
         if f.seen:  # an answer that came too late to be committed: evidence for whoever settles the call
             await e.orm(reconcile.observe, f.tenant, f.id, f.fence, f.seen)
+        return False
     except Fault as fault:
-        await end_faulty(f, fault)
+        return await end_faulty(f, e, fault)
 
 
 async def move(f: Flight, e: Services) -> bool:
@@ -67,8 +71,7 @@ async def move(f: Flight, e: Services) -> bool:
         await e.orm(reconcile.open_cases)
         return True
     else:
-        await people.ask(f, e, turn)
-        return True
+        return await people.ask(f, e, turn)
     return False
 
 
@@ -157,10 +160,12 @@ async def let_go(f: Flight, state: RunState, reason: str, *, available_s: float 
         intent.rare["available_s"] = available_s
     if waiting:
         intent.rare["waiting"] = True
+    fp("before_park")
     await f.commit(intent)
+    fp("after_park")
 
 
-async def end(f: Flight, ending: Ending) -> None:
+async def end(f: Flight, e: Services, ending: Ending) -> None:
     """The terminal entry: outcome, which limit, the last error, and the calls given up."""
     step = f.turn.step if f.turn else 0
     if ending.state == RunState.QUARANTINED:
@@ -182,10 +187,14 @@ async def end(f: Flight, ending: Ending) -> None:
     data = {"state": ending.state.value, "outcome": ending.outcome.value, "stop": stop}
     cost = {"input_tokens": f.used.tokens_in, "output_tokens": f.used.tokens_out, "cost_micro": f.used.cost_micro}
     intent.events.append(event(Kind.RUN_COMPLETED, step_id=step, result=result, **cost, data=data))
+    fp("before_end")
     await f.commit(intent)
+    fp("after_end")
+    if any(call.approval_id for turn in f.turns[-1:] for call in turn.calls):
+        await e.orm(signoff.void_of_ended)
 
 
-async def end_faulty(f: Flight, fault: Fault) -> None:
+async def end_faulty(f: Flight, e: Services, fault: Fault) -> bool:
     """An entry that cannot be written: keep what was seen if that alone can be, then fail the run. Never the engine."""
     log.error("run %s: an entry could not be written: %s", f.run_id, fault)
     f.pending.planned, f.pending.steps = [], []
@@ -193,8 +202,10 @@ async def end_faulty(f: Flight, fault: Fault) -> None:
     ending = Ending(RunState.FAILED, Outcome.INVALID_OUTPUT, error=error)
     for _ in range(2):
         try:
-            return await end(f, ending)
+            await end(f, e, ending)
+            return True
         except Fault:
             f.pending = type(f.pending)()
         except Stale:
-            return
+            break
+    return False

@@ -16,19 +16,20 @@ import psycopg
 from psycopg.rows import dict_row
 
 from runs import reconcile, signoff
+from runs.failpoints import fp
 from runs.history import DUE, MOVED
 from tools.egress import Egress
 from tools.invoke import Tools
 
 from . import verify
 from .definitions import Definitions
-from .drive import drive
+from .drive import QUARANTINE_AFTER, drive
 from .effects import recorded_writes
 from .flight import Flight
 from .host import Host, started
 from .journal import SESSION, Journal
 from .services import Lease, Orm, Services
-from .statements import CALLS, CLAIM, FORGET, PEERS, REGISTER, RENEW, RETIRE, STEPS, TAKEOVER
+from .statements import CALLS, CLAIM, FORGET, GIVE_BACK, PEERS, REGISTER, RENEW, RETIRE, STEPS, TAKEOVER
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
@@ -41,6 +42,7 @@ TOGETHER_S = 0.005  # hints of this long travel together
 def sweep() -> None:
     """What a job does for runs, done by every engine as well: a dead jobs cluster delays nothing."""
     signoff.expire_due()
+    signoff.void_of_ended()
     reconcile.open_cases()
     reconcile.use_late_evidence()
 
@@ -52,10 +54,11 @@ class Engine:
         self.dsn, self.slots, self.ttl_s = dsn, slots, ttl_s
         self.id = uuid.uuid4()
         self.host = Host.here()
-        self.flights: dict[uuid.UUID, tuple[Flight | None, asyncio.Task[None]]] = {}
+        self.flights: dict[uuid.UUID, tuple[Flight | None, asyncio.Task[bool]]] = {}
         self.wake = asyncio.Event()
         self.stopping = asyncio.Event()
         self.ended = 0  # flights that landed: ended, parked or lost
+        self.giving_back: set[asyncio.Task[None]] = set()
         self.moved: set[uuid.UUID] = set()
         self.moved_wake = asyncio.Event()
         orm, egress = Orm(), Egress()
@@ -133,28 +136,47 @@ class Engine:
 
     async def _claim(self, statement: str) -> int:
         free = min(self.slots - len(self.flights), CLAIM_AT_ONCE)
-        if free <= 0 or self.stopping.is_set():
+        if free <= 0 or self.stopping.is_set() or not self.services.lease.holds:
             return 0
         rows = await self._execute(statement, {"n": free, "engine": self.id})
         for row in rows:
+            fp("after_claim")
             if row["id"] in self.flights:  # taken over from ourselves: the old flight finds its fence stale
                 self.flights.pop(row["id"])
             task = asyncio.create_task(self._fly(row))
             self.flights[row["id"]] = (None, task)
-            task.add_done_callback(partial(self._landed, row["id"]))
+            task.add_done_callback(partial(self._landed, row["id"], row["fence"]))
             self._moved(row["id"])
         return len(rows)
 
-    def _landed(self, run: uuid.UUID, task: asyncio.Task[None]) -> None:
+    def _landed(self, run: uuid.UUID, fence: int, task: asyncio.Task[bool]) -> None:
         self.ended += 1
         held = self.flights.get(run)
         if held and held[1] is task:
             del self.flights[run]
-        if not task.cancelled() and (error := task.exception()):
-            log.error("run %s: its coroutine failed; the lease hands it on", run, exc_info=error)
+        if task.cancelled():
+            return
+        if error := task.exception():
+            log.error("run %s: its coroutine failed", run, exc_info=error)
+        if error or not task.result():
+            self.giving_back.add(given := asyncio.create_task(self._give_back(run, fence)))
+            given.add_done_callback(self.giving_back.discard)
         self.wake.set()
 
-    async def _fly(self, row: dict[str, Any]) -> None:
+    async def _give_back(self, run: uuid.UUID, fence: int) -> None:
+        """A run that nobody drives although we hold it. Not ours any more: nothing happens, the fence sees to that."""
+        while not self.stopping.is_set():
+            try:
+                given = await self._execute(GIVE_BACK, {"run": run, "fence": fence, "engine": self.id, "most": QUARANTINE_AFTER})
+            except psycopg.Error as error:
+                log.warning("run %s: not given back yet (%s)", run, str(error).strip())
+                await asyncio.sleep(1)
+                continue
+            if given:
+                self._moved(run)
+            return
+
+    async def _fly(self, row: dict[str, Any]) -> bool:
         release = await self.services.definitions.release(row["release_id"])
         snapshot = await self.services.definitions.snapshot(row["tenant_id"], row["rev"])
         flight = Flight(row, release, snapshot, self.services.journal)
@@ -168,7 +190,7 @@ class Engine:
         if held:
             self.flights[row["id"]] = (flight, held[1])
         flight.draining = self.stopping.is_set()
-        await drive(flight, self.services)
+        return await drive(flight, self.services)
 
     # the lease, neighbours, hints -------------------------------------------------------------------------------------------------
 
@@ -177,6 +199,7 @@ class Engine:
         while True:
             await asyncio.sleep(self.ttl_s / 4)
             before = time.monotonic()
+            fp("lease_renewal")
             try:
                 rows = await self._execute(RENEW, {"ttl": self.ttl_s, "engine": self.id})
             except psycopg.Error as error:
@@ -253,6 +276,7 @@ class Engine:
 
     async def _drain(self) -> None:
         self.stop()
+        fp("drain")
         tasks = [task for _, task in self.flights.values()]
         if tasks:
             log.info("engine: draining %d runs", len(tasks))

@@ -208,6 +208,7 @@ class Flight:
         written = await self.journal.write(entry)
         if written.verdict == "stale":
             raise Stale
+        self.cancel = self.cancel or written.cancel_requested
         if written.verdict == "recheck":
             return False
         self.entry += 1
@@ -216,7 +217,6 @@ class Flight:
         self.reserved = intent.reserve
         self.used.tool_calls += intent.tool_calls
         self.used.writes += intent.writes
-        self.cancel = self.cancel or written.cancel_requested
         return True
 
     def say(self, kind: Kind, **fields: Any) -> None:

@@ -23,6 +23,8 @@ from uuid import UUID
 
 import psycopg
 
+from runs.failpoints import fp
+
 from .arrays import Blobs, Floats, Ints, Texts, Uuids, register
 from .statements import FLUSH, numbered
 
@@ -222,8 +224,11 @@ class Journal:
         self.flushes += 1
         self.entries += len(batch)
         values = columns(batch)
+        fp("in_flush")
         cursor = await self.connection.execute(STATEMENT, [values[name] for name in ORDER], prepare=True, binary=True)
-        return await cursor.fetchall()
+        rows = await cursor.fetchall()
+        fp("after_flush")
+        return rows
 
     def _answer(self, batch: list[Entry], rows: dict[UUID, Any]) -> None:
         written = []

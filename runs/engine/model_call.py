@@ -5,6 +5,7 @@ from typing import Any
 
 from runs import budgets, retries
 from runs.events import Kind, encode, event
+from runs.failpoints import fp
 from runs.inference import openai, tiers, tokens
 from runs.inference.prices import cost_micro
 from runs.inference.types import ModelEndpoint, ModelFailure, ModelReply, ModelRequest
@@ -37,12 +38,16 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
         return
     request = ModelRequest(request.messages, offers, room.max_tokens, chosen.temperature)
     timeout = f.left_for(turn, min(endpoint.timeout_s, f.limits.model_call_s))
+    fp("before_model_intent")
     if not await commit_intent(f, e, turn, room, timeout):
         return  # the controls changed: the loop comes back here with the new ones
+    fp("after_model_intent")
     e.lease.check()
+    fp("before_model_socket")
     if turn.tries == 1:
         e.retry_budget.sent(endpoint.base_url)
     answer = await openai.complete(endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout, traceparent=f.traceparent)
+    fp("after_model_answer")
     if isinstance(answer, ModelReply):
         absorb(f, turn, endpoint, answer)
     else:

@@ -16,6 +16,7 @@ from approvals import gate
 from approvals.digest import digest
 from approvals.models import Approval
 from runs.events import Kind, event
+from runs.failpoints import fp
 from runs.history import append
 from runs.models import Call, Run
 from runs.states import CallState, RunState
@@ -54,8 +55,8 @@ def call_digest(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinitio
     )
 
 
-async def ask(f: Flight, e: Services, turn: Turn) -> None:
-    """Open a request for each waiting call and let go of the run: no engine, no lease while people think."""
+async def ask(f: Flight, e: Services, turn: Turn) -> bool:
+    """Open a request for each waiting call and let go of the run: no engine, no lease while people think. False: it was cancelled."""
     if f.pending.events or f.pending.changed:
         await f.commit(Intent())
     asks = []
@@ -64,8 +65,13 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
         decision = call.decision or {}
         asks.append(Ask(call, definition, call_digest(f, turn, call, definition), decision.get("why", ""), decision.get("approvers") or 1))
     evidence = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls if c.state == CallState.DONE]
-    await e.orm(open_requests, f.id, f.fence, f.entry, turn.step, f.release.agent, asks, evidence, expiry_s(f))
+    fp("before_ask")
+    if not await e.orm(open_requests, f.id, f.fence, f.entry, turn.step, f.release.agent, asks, evidence, expiry_s(f)):
+        f.cancel = True
+        return False
+    fp("after_ask")
     f.entry += 1
+    return True
 
 
 def expiry_s(f: Flight) -> float:
@@ -91,8 +97,11 @@ def open_requests(
     asks: list[Ask],
     evidence: list[dict[str, object]],
     expires_s: float,
-) -> None:
+) -> bool:
+    """False, and nothing is written: a cancel was asked for. Raises Stale."""
     run = held(run_id, fence, entry)
+    if run.cancel_requested:
+        return False
     told = []
     for a in asks:
         approval = gate.request(
@@ -107,6 +116,8 @@ def open_requests(
     told.append(event(Kind.RUN_PARKED, step_id=step, data={"state": RunState.WAITING_APPROVAL}))
     append(run, told)
     Run.objects.filter(id=run.id).update(entry=run.entry, state=run.state, owner=None, hold_until=None, seq=run.seq, waiting_since=Now())
+    fp("in_ask")
+    return True
 
 
 async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
@@ -124,8 +135,10 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
         await withdraw(f, e, turn, call, "", held)
         return
     now = call_digest(f, turn, call, definition)
+    fp("before_consume")
     verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, now, f.snapshot.rev, timeout, definition.mutating)
-    if verdict == "recheck":
+    f.cancel = f.cancel or verdict == "cancelled"
+    if verdict in ("recheck", "cancelled"):
         return
     f.entry += 1
     if verdict == "void":
@@ -134,8 +147,12 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
     call.state, call.attempt = CallState.DISPATCHED, call.attempt + 1
     f.used.tool_calls += 1
     f.used.writes += definition.mutating
+    fp("after_consume")
     e.lease.check()
-    tool_call.absorb(f, e, turn, call, await tool_call.send(f, e, turn, call, timeout))
+    fp("before_approved_socket")
+    result = await tool_call.send(f, e, turn, call, timeout)
+    fp("after_approved_answer")
+    tool_call.absorb(f, e, turn, call, result)
 
 
 def voided(message: str) -> dict[str, object]:
@@ -154,8 +171,10 @@ async def withdraw(f: Flight, e: Services, turn: Turn, call: ToolCall, why: str,
 def consume(
     run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, digest_now: str, rev: int, timeout: float, mutating: bool
 ) -> str:
-    """-> `ok`, `recheck` (the controls changed: nothing written) or `void`. Raises Stale."""
+    """-> `ok`, `void`, or with nothing written `recheck` (the controls changed) and `cancelled` (asked for meanwhile). Raises Stale."""
     run = held(run_id, fence, entry)
+    if run.cancel_requested:
+        return "cancelled"
     if not Controls.objects.filter(tenant_id=run.tenant_id, rev=rev).exists():
         return "recheck"
     approval = Approval.objects.filter(id=call.approval_id).first() if call.approval_id else None
@@ -176,6 +195,7 @@ def consume(
         seq=run.seq, entry=entry + 1, tool_calls=run.tool_calls + 1, writes=run.writes + mutating,
         hold_until=Now() + timedelta(seconds=timeout + rulings.HOLD_MARGIN_S),
     )  # fmt: skip
+    fp("in_consume")
     return "ok"
 
 

@@ -28,9 +28,14 @@ class Lease:
         self.ttl_s = ttl_s
         self.confirmed = time.monotonic()
 
+    @property
+    def holds(self) -> bool:
+        """False when somebody may already have taken our runs over."""
+        return time.monotonic() <= self.confirmed + self.ttl_s * 0.8
+
     def check(self) -> None:
-        """Before every socket: raises Stale when somebody may already have taken the runs over."""
-        if time.monotonic() > self.confirmed + self.ttl_s * 0.8:
+        """Before every socket. Raises Stale."""
+        if not self.holds:
             raise Stale
 
 

@@ -24,7 +24,7 @@ with e as (
       e.tool_calls, e.writes, e.rare::jsonb as rare, e.events
   from e join run r on r.id = e.run_id
   where r.fence = e.fence and r.entry = e.entry - 1
-    and (e.rev is null or exists (select 1 from controls c where c.tenant_id = r.tenant_id and c.rev = e.rev))
+    and (e.rev is null or not r.cancel_requested and exists (select 1 from controls c where c.tenant_id = r.tenant_id and c.rev = e.rev))
   order by r.id
   for no key update of r skip locked
 ), moved as (
@@ -82,7 +82,8 @@ with e as (
 )
 select e.run_id, case when m.id is not null then 'ok' when r.id is null or r.fence <> e.fence then 'stale'
     when r.entry >= e.entry then 'already'
-    when e.rev is not null and not exists (select 1 from controls c where c.tenant_id = r.tenant_id and c.rev = e.rev) then 'recheck'
+    when e.rev is not null and (r.cancel_requested
+      or not exists (select 1 from controls c where c.tenant_id = r.tenant_id and c.rev = e.rev)) then 'recheck'
     else 'busy' end, m.base, coalesce(m.cancel_requested, r.cancel_requested)
 from e left join moved m on m.id = e.run_id left join run r on r.id = e.run_id
 """
@@ -119,6 +120,22 @@ with k as (
   update run r set fence = r.fence + 1, entry = 0, seq = r.seq + 1, owner = %(engine)s, hold_until = null, takeovers = r.takeovers + 1
   from k where r.id = k.id
 """ + _TAKEN.format(kind="'run_taken_over'")
+
+# A run whose coroutine failed here: the engine lives, so no lease will hand it on. Given back, and after three times put aside.
+GIVE_BACK = """
+with c as (
+  update run set fence = fence + 1, seq = seq + 1, owner = null, takeovers = takeovers + 1,
+      state = case when takeovers + 1 >= %(most)s then 'quarantined' else 'queued' end,
+      available_at = greatest(statement_timestamp(), hold_until)
+  where id = %(run)s and fence = %(fence)s and owner = %(engine)s and state = 'running'
+  returning id, seq, tenant_id, state
+), told as (
+  insert into event(run_id, seq, tenant_id, kind, payload, at)
+  select id, seq, tenant_id, 'run_parked', jsonb_build_object('v', 1, 'data', jsonb_build_object('state', state, 'reason', 'engine_fault')),
+      clock_timestamp() from c
+)
+select state from c
+"""
 
 CALLS = """
 select step, ord, state, name, tool_version_id, effect, provider_id, args, decision, approval_id, attempt, result, error_class,

@@ -5,6 +5,7 @@ from typing import Any
 
 from runs import retries
 from runs.events import Kind, encode
+from runs.failpoints import fp
 from runs.states import CallState
 from tools import canonical
 from tools.definitions import CallContext, Credential, ErrorClass, ToolDefinition, ToolResult
@@ -32,14 +33,18 @@ def open_calls(turn: Turn) -> None:
 async def advance(f: Flight, e: Services, turn: Turn) -> None:
     """Rule on the open calls, commit, and send what may be sent now."""
     rulings = await effects.claimed(f, e, turn, rule(f, turn))
+    fp("before_dispatch_commit")
     if not await f.commit(intend(f, turn, rulings)):
         f.snapshot = await e.definitions.snapshot(f.tenant)
         return
     apply(f, rulings)
     sends = [r for r in rulings if r.timeout is not None]
     if sends:
+        fp("after_dispatch_commit")
         e.lease.check()
+        fp("before_socket")
         results = await asyncio.gather(*(send(f, e, turn, r.call, r.timeout or 0.0) for r in sends))
+        fp("after_answer")
         for r, result in zip(sends, results, strict=True):
             absorb(f, e, turn, r.call, result)
 

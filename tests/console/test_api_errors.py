@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 import uvicorn
 from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path
 from django.urls.resolvers import URLPattern
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from console import errors, urls
 from console.api import urls as api_urls
 from console.asgi import application
-from runs.models import Run
+from runs.models import Run, UnknownWrite
 from tests.runtime.waiting import DIGEST, World, make_world, person, waiting
 
 from .callers import Caller, caller, key_of, refusal
@@ -148,7 +150,7 @@ def test_nobody_is_told_nothing(db: None, method: str, route: str, authorization
 # -- addresses that are none ------------------------------------------------------------------------------------------------
 
 
-def fail(request: Any) -> None:
+def fail(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("hunter2")
 
 
@@ -230,6 +232,7 @@ ANY: st.SearchStrategy[Any] = st.recursive(
 SEEDS: dict[str, list[Any]] = {
     "runs": [ORDER | {"user": {"id": "u"}, "budget": {"max_steps": 1, "max_cost_usd": 1}, "metadata": {"a": [1]}, "session": "s"}],
     "approvals/<str:approval_id>/decision": [{"verdict": "approve", "digest": DIGEST, "reason": "r", "args": {"a": 1}}],
+    "unknowns/<str:unknown_id>/resolve": [{"result": "applied", "evidence": "seen", "resend": False}],
     "tools/<str:name>": [TOOL | {"retry": {"max_attempts": 2, "backoff_ms": [1]}, "output_schema": {"type": "object"}, "labels": ["a"]}],
     "agents/<str:name>": [{"tenants": ["acme"]}],
     "agents/<str:name>/releases": [RELEASE | {"budget": {"max_cost_usd": "0.1"}, "deadlines": {"run_s": 1}}],
@@ -270,26 +273,28 @@ def bodies(draw: st.DrawFn, seeds: list[Any]) -> Any:
 ROUTES = [str(p.pattern) for p in api_urls.urlpatterns if isinstance(p, URLPattern)]
 
 
+@pytest.fixture
+def ground(world: World) -> tuple[Caller, dict[str, str]]:
+    """(a platform admin, what the parameters of addresses may be)"""
+    run, approval = waiting(world)
+    case = UnknownWrite.objects.create(tenant_id=run.tenant_id, run_id=run.id, step=1, ord=1, tool="create_ticket")
+    names = {
+        "run_id": run.run_id, "approval_id": approval.approval_id, "release_id": run.release.release_id, "name": "support-triage",
+        "verb": "promote", "unknown_id": case.unknown_id,
+    }  # fmt: skip
+    return caller(person(world.tenant, "root", "admin", platform=True)), names
+
+
 @pytest.mark.parametrize("route", ROUTES)
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_body_whatever_makes_the_api_fail(db: None, route: str, data: st.DataObject) -> None:
-    if not Run.objects.exists():
-        world = make_world()
-        route_ids = waiting(world)
-        test_no_body_whatever_makes_the_api_fail.ids = {  # type: ignore[attr-defined]
-            "run_id": route_ids[0].run_id, "approval_id": route_ids[1].approval_id, "release_id": route_ids[0].release.release_id,
-            "name": "support-triage", "verb": "promote", "api": caller(person(world.tenant, "root", "admin", platform=True)),
-        }  # fmt: skip
-    known = test_no_body_whatever_makes_the_api_fail.ids  # type: ignore[attr-defined]
-    address = route
-    for name in ("run_id", "approval_id", "release_id", "name", "verb"):
-        address = address.replace(f"<str:{name}>", known[name])
+def test_no_body_whatever_makes_the_api_fail(ground: tuple[Caller, dict[str, str]], route: str, data: st.DataObject) -> None:
+    api, names = ground
+    address = re.sub(r"<str:(\w+)>", lambda found: names[found[1]], route)
     body = data.draw(bodies(SEEDS.get(route, [])))
-    raw = json.dumps(body).encode()
     method = data.draw(st.sampled_from(["POST", "PUT"]))
     kind = data.draw(st.sampled_from(["application/json", "application/json", "application/yaml"]))
-    answer = known["api"](method, f"/{address}", raw=raw, content_type=kind)
+    answer = api(method, f"/{address}", raw=json.dumps(body).encode(), content_type=kind)
     assert answer.status_code < 500, (method, address, body, answer.content)
     if answer.status_code >= 400:
         refusal(answer)

@@ -1,20 +1,22 @@
 """Runs over the API: the record, lists and their pages, idempotent submission, cancel and retry, and whose runs they are."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db.models.functions import Now
 
+from console.api import urls as api_urls
 from console.rebuild import differences, rebuild
 from runs import intake
 from runs.events import Kind, event
 from runs.history import append
-from runs.models import Agent, Call, Run, RunInput, Step
+from runs.models import Agent, Call, Run, RunInput, Step, UnknownWrite
 from runs.states import CallState, RunState
 from tenants.ids import encode, new_id
 from tenants.models import IdempotencyRecord, Tenant, User
-from tests.runtime.waiting import World, add_call, ask, at_once, make_world, park, person, queued, running, waiting
+from tests.runtime.waiting import DIGEST, World, add_call, ask, at_once, make_world, park, person, queued, running, waiting
 
 from .callers import Caller, caller, refusal
 
@@ -48,7 +50,7 @@ def a_finished_run(world: World) -> Run:
     run = running(world)
     for step, name in ((1, "search_docs"), (2, "create_ticket"), (3, None)):
         Step.objects.create(run=run, step=step, tenant_id=run.tenant_id, role="planner", model="primary", calls=int(bool(name)))
-        reply = {"text": "" if name else "It is done.", "calls": [], "finish": "stop"}
+        reply: dict[str, Any] = {"text": "" if name else "It is done.", "calls": [], "finish": "stop"}
         model = {"step": step, "tenant_id": run.tenant_id, "fence": 1, "effect": "read", "name": "primary"}
         Call.objects.create(run=run, ord=0, state=CallState.DISPATCHED, **model)
         Call.objects.filter(run=run, step=step, ord=0).update(state=CallState.DONE, result=reply, tokens_in=100, cost_micro=14_333)
@@ -58,7 +60,7 @@ def a_finished_run(world: World) -> Run:
             tool = {"tenant_id": run.tenant_id, "fence": 1, "effect": effect, "name": name, "args": b'{"a":1}', "attempt": 1}
             Call.objects.create(run=run, step=step, ord=1, state=CallState.DISPATCHED, **tool)
             Call.objects.filter(run=run, step=step, ord=1).update(state=CallState.DONE, result=told)
-    spent = {"tool_calls": 2, "writes": 1, "tokens_in": 300, "tokens_out": 30, "cost_micro": 43_000}
+    spent: dict[str, Any] = {"tool_calls": 2, "writes": 1, "tokens_in": 300, "tokens_out": 30, "cost_micro": 43_000}
     finish(run, step=3, answer_step=3, **spent)
     return Run.objects.get(pk=run.pk)
 
@@ -290,7 +292,7 @@ def test_a_failed_run_is_tried_again_as_a_new_run(world: World, api: Caller) -> 
     assert again.json()["run_id"] != run.run_id and again.json()["metadata"]["retry_of"] == run.run_id
 
 
-def test_a_run_that_wrote_is_not_tried_again(world: World, api: Caller) -> None:
+def test_a_run_with_a_write_that_nobody_answered_is_not_tried_again(world: World, api: Caller) -> None:
     run = running(world)
     add_call(run, state=CallState.DISPATCHED)
     finish(run, "failed", "tool_error")
@@ -322,7 +324,18 @@ ROUTES = [
     ("POST", "/runs/{run}/fork"),
     ("GET", "/approvals/{approval}"),
     ("POST", "/approvals/{approval}/decision"),
+    ("GET", "/unknowns/{unknown}"),
+    ("POST", "/unknowns/{unknown}/resolve"),
 ]
+BODIES = {
+    "/approvals/{approval}/decision": {"verdict": "approve", "digest": DIGEST},
+    "/unknowns/{unknown}/resolve": {"result": "applied", "evidence": "seen"},
+    "/runs": ORDER,
+}
+
+
+def unknown(run: Run) -> UnknownWrite:
+    return UnknownWrite.objects.create(tenant_id=run.tenant_id, run_id=run.id, step=1, ord=1, tool="create_ticket")
 
 
 @pytest.mark.mission("P13.1")
@@ -330,12 +343,11 @@ ROUTES = [
 def test_another_tenants_run_does_not_exist(world: World, method: str, route: str) -> None:
     run, approval = waiting(world)
     stranger = caller(person(Tenant.objects.create(slug="globex"), "grace", "admin"))
-    body = {"verdict": "approve", "digest": approval.digest} if "decision" in route else None
-    path = route.format(run=run.run_id, approval=approval.approval_id)
-    answer = stranger(method, path, body)
-    unknown = stranger(method, route.format(run=encode("agt", new_id()), approval=encode("apr", new_id())), body)
-    assert refusal(answer) == refusal(unknown) == (404, "not_found")
-    assert answer.json()["detail"] == unknown.json()["detail"]
+    place = {"run": run.run_id, "approval": approval.approval_id, "unknown": unknown(run).unknown_id}
+    nowhere = {"run": encode("agt", new_id()), "approval": encode("apr", new_id()), "unknown": encode("unk", new_id())}
+    theirs, none = (stranger(method, route.format(**names), BODIES.get(route)) for names in (place, nowhere))
+    assert refusal(theirs) == refusal(none) == (404, "not_found")
+    assert theirs.json()["detail"] == none.json()["detail"]
     run.refresh_from_db()
     assert run.state == RunState.WAITING_APPROVAL
 
@@ -368,6 +380,9 @@ SCOPED = [
     ("POST", "/agents/x/releases", "config:write"),
     ("POST", "/releases/rel_x/promote", "config:write"),
     ("POST", "/config/apply", "config:write"),
+    ("GET", "/unknowns", "runs:read"),
+    ("GET", "/unknowns/{unknown}", "runs:read"),
+    ("POST", "/unknowns/{unknown}/resolve", "approvals:decide"),
 ]
 
 
@@ -376,9 +391,22 @@ SCOPED = [
 def test_a_key_without_the_scope_is_refused_and_told_which(world: World, method: str, route: str, scope: str) -> None:
     run, approval = waiting(world)
     narrow = caller(world.approver, "metrics:read")
-    body = {"verdict": "approve", "digest": approval.digest} if "decision" in route else ORDER if method == "POST" else None
-    answer = narrow(method, route.format(run=run.run_id, approval=approval.approval_id), body)
+    place = {"run": run.run_id, "approval": approval.approval_id, "unknown": unknown(run).unknown_id}
+    answer = narrow(method, route.format(**place), BODIES.get(route))
     assert refusal(answer) == (403, "scope_missing") and answer.json()["scope"] == scope
+
+
+def test_every_call_of_the_api_is_held_to_a_scope() -> None:
+    """A new route belongs into SCOPED above."""
+
+    def shape(path: str) -> str:
+        return re.sub(r"<str:\w+>|\{\w+\}|(?<=/)(x|rel_x)(?=/|$)|(?<=/)(fork|promote)$", "*", "/" + path.lstrip("/"))
+
+    held = {(method, shape(route)) for method, route, _ in SCOPED}
+    for pattern in api_urls.urlpatterns:
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            if hasattr(getattr(pattern.callback, "cls", None), method.lower()) and str(pattern.pattern) != "schema/":
+                assert (method, shape(str(pattern.pattern))) in held
 
 
 def test_a_viewer_reads_and_starts_nothing(world: World) -> None:

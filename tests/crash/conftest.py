@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from .nursery import Nursery
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -24,11 +26,11 @@ async def world(committed_db: None, urls: Any) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def start_engine(urls: Any, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    """`start_engine(lease=2, slots=100)` -> a process of `manage.py engine` on the test database."""
+    """`start_engine(lease=2, slots=100, NAME=value)` -> a process of `manage.py engine` on the test database, with that environment."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(lease: float = 2.0, slots: int = 100) -> "subprocess.Popen[bytes]":
-        environment = os.environ | urls.environment() | {"SIGNALBOX_ROLE": "engine"}
+    def start(lease: float = 2.0, slots: int = 100, **more: str) -> "subprocess.Popen[bytes]":
+        environment = os.environ | urls.environment() | {"SIGNALBOX_ROLE": "engine"} | more
         with (tmp_path / f"engine-{len(processes)}.log").open("wb") as log:
             command = [sys.executable, "manage.py", "engine", "--lease", str(lease), "--slots", str(slots)]
             processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
@@ -40,3 +42,20 @@ def start_engine(urls: Any, tmp_path: Path) -> Iterator[Callable[..., "subproces
             process.send_signal(signal.SIGCONT)
             process.kill()
         process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def nursery_of_session(request: pytest.FixtureRequest, django_db_setup: None, tmp_path_factory: Any) -> Iterator[Nursery]:
+    from tests.conftest import ground
+
+    environment = os.environ | request.config.stash[ground].urls.environment() | {"SIGNALBOX_ROLE": "engine", "SIGNALBOX_LEASE_TTL_S": "1"}
+    made = Nursery(environment, tmp_path_factory.mktemp("engines"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def nursery(nursery_of_session: Nursery, committed_db: None) -> Iterator[Nursery]:
+    """`nursery.start("point=action")` -> an engine process, in some milliseconds. All are ended after the test."""
+    yield nursery_of_session
+    nursery_of_session.end_all()

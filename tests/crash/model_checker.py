@@ -5,21 +5,22 @@ One function per move; the legal moves of runs and calls are the tables of `runs
 needs no move: an engine that is not chosen while its lease lapses and its run is taken over is the zombie, and any later choice of
 it is the zombie that goes on. Each guard of the protocol can be switched off, and then a violation must be found.
 
-Assumed: what was sent is applied or lost before its deadline and the margin are over; an engine that holds its lease gets from the
-answer of a commit to the socket within the margin; a process that is known dead sends nothing more.
+Assumed: what was sent is applied or lost before its deadline and the margin are over; an engine that holds its lease gets from a
+commit to the socket within the margin; a process that is known dead sends nothing more; nobody takes a run without a lease.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runs.states import CALL, DUE, NEW, OWNED, RUN, TERMINAL, CallState, RunState, legal
 
 MODEL, KEYED, UNKEYED = 0, 1, 2
 NAMES = ("model", "keyed write", "unkeyed write")
 NOTHING = -1
+DEAD = 2  # owner: an engine whose process is known dead; what starts in its place is another engine
 DECIDE, FLUSH, UNREAD, GO, WAIT = "decide", "flush", "unread", "go", "wait"
 NONE, PENDING, APPROVED, REVOKED, REJECTED, EXPIRED, VOID, CONSUMED = (
     "none", "pending", "approved", "approved by somebody who no longer may", "rejected", "expired", "void", "consumed",
@@ -82,6 +83,9 @@ class Engine(NamedTuple):
     flight: Flight | None = None
 
 
+GONE = Engine(up=False, lease=False)
+
+
 class State(NamedTuple):
     run: str = R.QUEUED
     fence: int = 0
@@ -120,7 +124,7 @@ def run_to(s: State, to: str) -> str:
     return to
 
 
-def put(s: State, e: int, **changes: object) -> State:
+def put(s: State, e: int, **changes: Any) -> State:
     """`s` with engine `e` changed."""
     engines = list(s.engines)
     engines[e] = engines[e]._replace(**changes)
@@ -135,6 +139,10 @@ def with_row(rows: Rows, call: int, state: str) -> Rows:
 
 def locked(s: State, g: Guards) -> bool:
     return s.person is not None and g.run_lock
+
+
+def holder(s: State) -> Engine:
+    return GONE if s.owner == DEAD else s.engines[s.owner]
 
 
 def on_wire(s: State, call: int) -> bool:
@@ -156,14 +164,14 @@ def boarded(s: State, e: int, g: Guards) -> State:
 
 
 def claim(s: State, e: int, g: Guards) -> Iterator[State]:
-    if s.run in DUE and s.engines[e].up and not s.engines[e].flight and not locked(s, g):
+    if s.run in DUE and s.engines[e].lease and not s.engines[e].flight and not locked(s, g):
         yield boarded(s, e, g)
 
 
 def take_over(s: State, e: int, g: Guards) -> Iterator[State]:
-    if s.run not in OWNED or not s.engines[e].up or s.engines[e].flight or locked(s, g):
+    if s.run not in OWNED or not s.engines[e].lease or s.engines[e].flight or locked(s, g):
         return
-    owner = s.engines[s.owner]
+    owner = holder(s)
     free = g.orphans if s.owner == e else not owner.lease
     if not free or (g.hold and s.hold and owner.up):
         return
@@ -328,7 +336,8 @@ def crash(s: State, e: int, g: Guards) -> Iterator[State]:
     if s.engines[e].up and s.left.crashes:
         wire = frozenset((call, NOTHING if by == e else by, key) for call, by, key in s.wire)
         replies = frozenset(reply for reply in s.replies if reply[1] != e)
-        dead = s._replace(wire=wire, replies=replies, left=s.left._replace(crashes=s.left.crashes - 1))
+        owner = DEAD if s.owner == e else s.owner
+        dead = s._replace(owner=owner, wire=wire, replies=replies, left=s.left._replace(crashes=s.left.crashes - 1))
         yield put(dead, e, up=False, lease=False, flight=None)
 
 
@@ -343,9 +352,14 @@ def restart(s: State, e: int, g: Guards) -> Iterator[State]:
 def hold_passes(s: State, g: Guards) -> Iterator[State]:
     if not s.hold or s.owner == NOTHING or any(call != MODEL for call, _, _ in s.wire):
         return
-    owner = s.engines[s.owner]
-    if not (owner.lease and owner.flight and owner.flight.at in (UNREAD, GO)):
+    owner = holder(s)
+    if not (owner.lease and owner.flight and about_to_send(s, owner.flight)):
         yield s._replace(hold=False)
+
+
+def about_to_send(s: State, f: Flight) -> bool:
+    """Its intent is durable, whether it knows or not, and its request has not left."""
+    return f.fence == s.fence and f.call != NOTHING and (f.at in (UNREAD, GO) or (f.at == FLUSH and f.entry < s.entry))
 
 
 def server_applies(s: State, g: Guards) -> Iterator[State]:
@@ -474,14 +488,17 @@ BY_WORLD: tuple[Callable[[State, Guards], Iterator[State]], ...] = (
 def following(s: State, g: Guards) -> Iterator[tuple[str, State]]:
     for e in (0, 1):
         for by_engine in BY_ENGINE:
-            try:
-                for new in by_engine(s, e, g):
-                    yield f"{'AB'[e]}: {by_engine.__name__}", new
-            except Illegal as illegal:
-                yield f"{'AB'[e]}: {by_engine.__name__}", s._replace(bad=str(illegal))
+            yield from named(s, f"{'AB'[e]}: {by_engine.__name__}", by_engine(s, e, g))
     for by_world in BY_WORLD:
-        for new in by_world(s, g):
-            yield by_world.__name__, new
+        yield from named(s, by_world.__name__, by_world(s, g))
+
+
+def named(s: State, label: str, news: Iterator[State]) -> Iterator[tuple[str, State]]:
+    try:
+        for new in news:
+            yield label, new
+    except Illegal as illegal:
+        yield label, s._replace(bad=str(illegal))
 
 
 @dataclass(frozen=True)
@@ -494,7 +511,7 @@ class Report:
     ends: frozenset[str]  # run states in which something came to rest
 
 
-def explore(guards: Guards = Guards(), faults: Faults = Faults()) -> Report:
+def explore(guards: Guards, faults: Faults) -> Report:
     """Every state that can be reached, breadth first, until one violates something; then whether each can still end."""
     began = time.perf_counter()
     first = State(left=faults)

@@ -44,9 +44,9 @@ def test_the_sentence_says_what_is_done_to_whom(tool: str, args: Any, sentence: 
 
 def test_what_cannot_be_undone_is_said_so() -> None:
     assert says("delete_account", {"account_id": "acct_1"}, "irreversible") == (
-        "delete_account will delete account acct_1. This cannot be undone"
+        "delete_account will delete account acct_1. This cannot be undone."
     )
-    assert says("frobnicate", {}, "irreversible").endswith("may change something. This cannot be undone")
+    assert says("frobnicate", {}, "irreversible").endswith("may change something. This cannot be undone.")
 
 
 def test_a_read_of_an_unknown_tool_reads_only() -> None:

@@ -1,5 +1,7 @@
 """A run from its acceptance to its end, through a real engine, the sandbox over HTTP, and PostgreSQL."""
 
+import asyncio
+
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -266,3 +268,47 @@ async def test_an_engine_that_is_told_to_stop_gives_its_runs_back(world: World) 
     await world.engine()
     assert (await world.until(run)).outcome == "completed"
     assert len([r for r in await world.received() if r["target"] == "search_docs"]) == 1
+
+
+async def test_a_run_that_cannot_be_driven_is_given_back_and_put_aside_while_its_engine_lives(world: World) -> None:
+    """A release whose model row vanished is one thing; a release that cannot even be read must not be claimed for ever."""
+    await world.agent(tools=("search_docs",))
+    run = await world.submit("hello")
+    broken = await Run.objects.select_related("release").aget(id=run.id)
+    engine = await world.engine()
+
+    async def unreadable(release_id: object) -> None:
+        raise RuntimeError(f"{broken.release_id} cannot be read")
+
+    engine.services.definitions.release = unreadable  # type: ignore[assignment,method-assign]
+    put_aside = await world.until(run, "quarantined")
+    assert put_aside.owner is None and (await world.kinds(run)).count("run_parked") == 3
+
+
+async def test_an_engine_that_could_not_renew_its_lease_sends_nothing_and_lets_go(world: World) -> None:
+    await world.agent()
+    await world.fault("model", "latency", times=1, ms=500)
+    run = await world.script(call("search_docs", query="x"), {"text": "Done."})
+    engine = await world.engine()
+    while not [r for r in await world.received() if r["target"] == "model"]:
+        await asyncio.sleep(0.01)
+    engine.services.lease.confirmed -= 3600
+    given_back = await world.until(run, "queued")
+    assert given_back.owner is None and not [r for r in await world.received() if r["target"] == "search_docs"]
+    engine.services.lease.confirmed += 3600
+    assert (await world.until(run)).outcome == "completed"
+    assert len([r for r in await world.received() if r["target"] == "search_docs"]) == 1
+
+
+async def test_an_approval_that_was_given_too_late_is_void_when_the_run_has_ended(world: World) -> None:
+    await world.agent(deadlines={"run_s": 2, "approval_s": 60, "count_waiting": True})
+    run = await world.script(call("create_ticket", **TICKET), {"text": "Done."})
+    await world.engine()
+    await world.until(run, "waiting_approval")
+    await Run.objects.filter(id=run.id).aupdate(deadline_at="2020-01-01T00:00:00Z")
+    await decide(world, run)
+    done = await world.until(run)
+    assert done.outcome == "deadline_exceeded" and await world.ledger() == []
+    while (approval := await Approval.objects.aget(run_id=run.id)).state != "void":
+        assert approval.state == "approved"  # voided right after the last entry, or by the next sweep
+        await asyncio.sleep(0.05)

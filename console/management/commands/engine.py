@@ -15,6 +15,7 @@ from runs.engine.engine import Engine
 
 class Command(BaseCommand):
     help = "Drive agent runs: one asyncio engine, any number of them on any number of hosts."
+    requires_system_checks = ()  # `make check` and `up` run them: an engine starts at once and without the pages
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--slots", type=int, default=settings.ENGINE_SLOTS, help="runs in flight at most")

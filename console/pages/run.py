@@ -1,0 +1,183 @@
+"""One run as a page: what it was asked, what blocks it, what it spent, what it did and what came of it.
+
+`?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (head, timeline, rows, tail, inspector) or a whole
+payload as plain text, `?ask=cancel` shows the question without JavaScript. POST `act` cancel or retry.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods
+
+from console.api import paging
+from console.event_text import text, tone
+from console.status import look
+from console.tracks import Event
+from runs import lifecycle
+from runs.models import Run
+from runs.states import TERMINAL, RunState
+from tenants.actors import Actor
+from tenants.errors import NotFound, Refused
+
+from . import run_detail, run_facts
+from .session import signed_in
+
+CHUNK = 200  # rows of the waterfall, and events of the tail, in one go
+PARTS = ("head", "timeline", "rows", "tail", "inspector", "payload")
+Context = dict[str, Any]
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+def page(request: HttpRequest, run_id: str) -> HttpResponse:
+    """Another tenant's run, and what is no id, is a page that does not exist."""
+    actor: Actor = request.actor  # type: ignore[attr-defined]
+    actor.need("runs:read")
+    run = run_facts.find(actor, run_id)
+    if request.method != "POST":
+        return show(request, actor, run)
+    try:
+        return act(request, actor, run)
+    except Refused as refused:
+        messages.error(request, refused.message)
+        return redirect("run", run.run_id)
+
+
+def act(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
+    """The same functions as the API's; a refusal becomes a message on the page. Refuses as they do."""
+    if request.POST.get("act") == "retry":
+        again = lifecycle.retry(actor, run.id)
+        messages.success(request, f"Started again as a new run. The first one was {run.run_id}.")
+        return redirect("run", again.run_id)
+    if request.POST.get("act") == "cancel":
+        after = lifecycle.cancel(actor, run.id)
+        done = after.state in TERMINAL
+        messages.info(request, "The run has ended." if done else "The run is asked to stop; the call in progress ends first.")
+    return redirect("run", run.run_id)
+
+
+def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
+    part = request.GET.get("part", "")
+    if part == "payload":
+        return payload(run, request.GET.get("of", ""), request.GET.get("sel", ""))
+    context: Context = {"run": run, "path": reverse("run", args=[run.run_id]), "over": run.state in TERMINAL, "last": run.seq}
+    if part in PARTS:
+        context |= BUILDERS[part](request, actor, run)
+        return render(request, f"pages/run/_{part}.html", context)
+    events = run_facts.events_of(run)
+    context |= {"last": events[-1].seq if events else 0} | head(request, actor, run) | tail_of(request, events) | asked(run)
+    context |= drawn(request, run, events)
+    context["detail"] = run_detail.detail(run, context["selected"], request.GET.get("tab", ""))
+    context["ask"] = request.GET.get("ask") if request.GET.get("ask") in ("cancel", "retry") else ""
+    return render(request, "pages/run.html", context)
+
+
+def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    now, over, writes = timezone.now(), run.state in TERMINAL, actor.can("runs:write")
+    title = run_facts.title_of(run.asked.text)
+    return {
+        "title": title,
+        "window_title": f"{look('run', run.state).label} · {run_facts.plain(title)}",
+        "callouts": run_facts.callouts(run, actor),
+        "gauges": run_facts.gauges(run, now),
+        "answer": run_facts.answer_of(run),
+        "took": (run.ended_at or now) - run.created_at,
+        "may_cancel": writes and not over and not run.cancel_requested,
+        "may_retry": writes and over and run.state != RunState.SUCCEEDED,
+    }
+
+
+def asked(run: Run) -> Context:
+    data = run.asked.data
+    return {
+        "question": run_facts.text_payload(run.asked.text, "input"),
+        "data": None if data is None else run_facts.json_payload(data, "data"),
+    }
+
+
+def drawn(request: HttpRequest, run: Run, events: list[Event]) -> Context:
+    """The waterfall: as many rows as are asked for, and always the selected one."""
+    whole = run_facts.waterfall_of(run, events, timezone.now())
+    keys = [row.key for row in whole.rows]
+    asked = request.GET.get("sel", "")
+    selected = asked if asked in keys and run_detail.parsed(asked) else whole.default
+    wanted = paging.number(request.GET.get("rows"), "rows", CHUNK, 1, 100_000)
+    wanted = max(wanted, keys.index(selected) + 1 if selected in keys else 0)
+    count = -(-wanted // CHUNK) * CHUNK
+    return {
+        "waterfall": whole,
+        "rows": whole.rows[:count],
+        "count": count,
+        "rest": max(0, len(whole.rows) - count),
+        "selected": selected,
+        "chosen": asked if asked == selected else "",
+    }
+
+
+def timeline(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    return drawn(request, run, run_facts.events_of(run))
+
+
+def more_rows(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    """The next chunk after `from`."""
+    start = paging.number(request.GET.get("from"), "from", 0, 0, 100_000)
+    context = drawn(request, run, run_facts.events_of(run))
+    rows = context["waterfall"].rows
+    return context | {"rows": rows[start : start + CHUNK], "count": start + CHUNK, "rest": max(0, len(rows) - start - CHUNK)}
+
+
+def tail(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    return tail_of(request, run_facts.events_of(run))
+
+
+def tail_of(request: HttpRequest, events: list[Event]) -> Context:
+    """The last events, or the last before `before`."""
+    before = paging.number(request.GET.get("before"), "before", 0, 0, 2**62)
+    kept = [event for event in events if not before or event.seq < before]
+    shown = kept[-CHUNK:]
+    began = events[0].at if events else None
+    lines = [
+        {
+            "seq": event.seq,
+            "at": offset((event.at - began).total_seconds() if began else 0.0),
+            "kind": event.kind,
+            "text": text(event.kind, event.payload),
+            "tone": tone(event.kind, event.payload),
+        }
+        for event in shown
+    ]
+    return {"lines": lines, "earlier": len(kept) - len(shown), "first": shown[0].seq if shown else 0, "before": before, "began": began}
+
+
+def offset(seconds: float) -> str:
+    """As the live rows have it: +03:12.4."""
+    return f"+{int(seconds // 60):02d}:{seconds % 60:04.1f}"
+
+
+def inspector(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    asked = request.GET.get("sel", "")
+    found = run_detail.detail(run, asked, request.GET.get("tab", ""))
+    if found is None:
+        selected = run_facts.waterfall_of(run, run_facts.events_of(run), timezone.now()).default
+        found = run_detail.detail(run, selected, request.GET.get("tab", ""))
+        asked = ""
+    return {"detail": found, "chosen": asked}
+
+
+def payload(run: Run, of: str, selection: str) -> HttpResponse:
+    """Plain text: a browser shows it and runs nothing in it."""
+    whole = run_detail.whole(run, of, selection)
+    if whole is None:
+        raise NotFound("payload")
+    response = HttpResponse(whole.encode(errors="replace"), content_type="text/plain; charset=utf-8")
+    response["Cache-Control"] = "private, no-store"
+    return response
+
+
+BUILDERS = {"head": head, "timeline": timeline, "rows": more_rows, "tail": tail, "inspector": inspector}

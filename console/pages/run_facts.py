@@ -1,0 +1,268 @@
+"""What the page of one run says about it as a whole: rows in, words and figures out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Q
+from django.urls import reverse
+
+from approvals.models import Approval, ApprovalDecision
+from console.api import runs as api
+from console.status import look
+from console.templatetags.signalbox import byte_count, compact, duration, is_hidden, micros
+from console.tracks import Call, Event
+from console.waterfall import Waterfall, draw
+from runs.models import Call as CallRow
+from runs.models import Run, Step
+from runs.states import TERMINAL, CallState, RunState
+from tenants.actors import Actor
+from tenants.errors import NotFound
+from tenants.ids import decode
+
+SHOWN = 8 * 1024  # characters of a payload on the page; the rest is behind "Load full"
+TITLE = 90
+COLUMNS = ("step", "ord", "name", "effect", "state", "error_class", "decision", "tokens_in", "tokens_out")
+LIMITS: dict[str, tuple[str, Callable[[Any], str]]] = {  # limit of `stop` -> how it is called, and how its figures read
+    "max_steps": ("steps", str),
+    "max_tool_calls": ("tool calls", str),
+    "max_writes": ("writes", str),
+    "max_input_tokens": ("input tokens", compact),
+    "max_output_tokens": ("output tokens", compact),
+    "max_cost_usd": ("cost", lambda usd: micros(round(usd * 1_000_000))),
+    "run_s": ("wall clock", duration),
+    "allowed_models": ("models", str),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Callout:
+    """Templates show `strong` and `text` through `visible`: messages of tools and models are in them."""
+
+    tone: str
+    icon: str
+    strong: str
+    text: str
+    expires: datetime | None = None
+    url: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    name: str
+    used: float
+    limit: float
+    used_text: str
+    limit_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Foreign text or a JSON value, cut to SHOWN characters. `size` in bytes of the whole."""
+
+    text: str
+    size: int
+    cut: bool
+    of: str
+    value: Any = None
+    is_json: bool = False
+
+    @property
+    def size_text(self) -> str:
+        return byte_count(self.size)
+
+
+def find(actor: Actor, run_id: str) -> Run:
+    """Raises NotFound for another tenant's and for what is no id. The release's instructions are not read."""
+    try:
+        rows = api.visible(actor).select_related("starter").defer("release__spec", "release__tools")
+        run = rows.filter(id=decode("agt", run_id)).first()
+    except ValueError:
+        run = None
+    if run is None:
+        raise NotFound("run")
+    return run
+
+
+def events_of(run: Run) -> list[Event]:
+    return [Event(*row) for row in run.events.order_by("seq").values_list("seq", "kind", "at", "payload")]
+
+
+def waterfall_of(run: Run, events: list[Event], now: datetime) -> Waterfall:
+    steps = {step.step: step for step in Step.objects.filter(run_id=run.id)}
+    rows = CallRow.objects.filter(run_id=run.id).values(*COLUMNS)
+    calls = [
+        Call(
+            row["step"],
+            row["ord"],
+            row["name"],
+            row["effect"],
+            row["state"],
+            row["error_class"],
+            row["decision"],
+            row["tokens_in"] + row["tokens_out"],
+            steps[row["step"]].calls if row["step"] in steps and row["ord"] == 0 else 0,
+        )
+        for row in rows
+    ]
+    roles = {number: step.role for number, step in steps.items()}
+    return draw(calls, roles, events, began=run.created_at, until=run.ended_at or now, over=run.state in TERMINAL)
+
+
+def title_of(text: str) -> str:
+    """The first line that says something, short enough for a heading."""
+    line = next((line.strip() for line in text[:4000].splitlines() if line.strip()), "Untitled run")
+    return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
+
+
+def plain(text: str) -> str:
+    """For places that take no markup, such as the window's title: what cannot be seen is replaced."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if is_hidden(character) else character for character in text)
+
+
+def text_payload(text: str, of: str) -> Payload:
+    return Payload(text[:SHOWN], len(text.encode(errors="replace")), len(text) > SHOWN, of)
+
+
+def json_payload(value: Any, of: str) -> Payload:
+    text = indented(value)
+    return Payload(text[:SHOWN], len(text.encode(errors="replace")), len(text) > SHOWN, of, value, is_json=True)
+
+
+def indented(value: Any) -> str:
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError):
+        return "(nested too deeply to show)"
+
+
+def answer_of(run: Run) -> Payload | None:
+    if run.answer_step is None:
+        return None
+    result = CallRow.objects.filter(run_id=run.id, step=run.answer_step, ord=0).values_list("result", flat=True).first()
+    return text_payload(str(result.get("text", "")), "answer") if isinstance(result, dict) else None
+
+
+# budgets --------------------------------------------------------------------------------------------------------------
+
+
+def gauges(run: Run, now: datetime) -> list[Gauge]:
+    limits = run.asked.limits
+    tokens = max(
+        Gauge("Input tokens", run.tokens_in, limits["max_input_tokens"], compact(run.tokens_in), compact(limits["max_input_tokens"])),
+        Gauge("Output tokens", run.tokens_out, limits["max_output_tokens"], compact(run.tokens_out), compact(limits["max_output_tokens"])),
+        key=lambda gauge: gauge.used / gauge.limit if gauge.limit else 0,
+    )
+    spent = micros(run.cost_micro) + (" partial" if run.unpriced else "")
+    cost = Gauge("Cost", run.cost_micro, limits["max_cost_micro"], spent, micros(limits["max_cost_micro"]))
+    clock = clock_s(run, now)
+    return [
+        counted("Steps", run.step, limits["max_steps"]),
+        tokens,
+        cost,
+        Gauge("Wall clock", clock, limits["run_s"], duration(clock), duration(limits["run_s"])),
+        counted("Tool calls", run.tool_calls, limits["max_tool_calls"]),
+        counted("Writes", run.writes, limits["max_writes"]),
+    ]
+
+
+def counted(name: str, used: int, limit: int) -> Gauge:
+    return Gauge(name, used, limit, str(used), str(limit))
+
+
+def clock_s(run: Run, now: datetime) -> float:
+    """Seconds of the deadline that are used. It stands still while the run waits for people."""
+    until = run.ended_at or now
+    if run.waiting_since and run.ended_at is None and not run.asked.limits.get("count_waiting"):
+        until = run.waiting_since
+    return max(0.0, float(run.asked.limits["run_s"]) - (run.deadline_at - until).total_seconds())
+
+
+# what people must know first ------------------------------------------------------------------------------------------
+
+
+def callouts(run: Run, actor: Actor) -> list[Callout]:
+    if run.state == RunState.WAITING_APPROVAL:
+        return [*asking(run, actor), *unknown_writes(run)] or [waiting(run)]
+    if run.state == RunState.FAILED:
+        return [failure(run), *unknown_writes(run)]
+    if run.state == RunState.NEEDS_RECONCILIATION:
+        return unknown_writes(run) or [waiting(run)]
+    if run.state in (RunState.WAITING_BUDGET, RunState.WAITING_TIMER, RunState.QUARANTINED, RunState.PAUSED):
+        return [waiting(run)]
+    if run.state == RunState.CANCELLED:
+        return [Callout("idle", "ban", "Cancelled", by_whom(run)), *unknown_writes(run)]
+    if run.cancel_requested and run.state not in TERMINAL:
+        return [Callout("idle", "ban", "Cancelling.", "The call in progress ends first; nothing new is sent.")]
+    return []
+
+
+def asking(run: Run, actor: Actor) -> Iterable[Callout]:
+    said_yes = Count("decisions", filter=Q(decisions__verdict=ApprovalDecision.Verdict.APPROVE))
+    pending = Approval.objects.filter(run_id=run.id, state=Approval.State.PENDING).defer("args", "evidence")
+    for approval in pending.annotate(yes=said_yes).order_by("expires_at")[:5]:
+        words = [approval.why.rstrip(".") + "." if approval.why else "A person must decide before it is sent."]
+        if approval.needed > 1:
+            words.append(f"{approval.yes} of {approval.needed} people have approved.")
+        if run.starter_id == actor.user.pk and not actor.platform_admin:
+            words.append("You started this run, so somebody else must decide.")
+        strong = f"Step {approval.step} wants to call {approval.tool}."
+        url = reverse("approval", args=[approval.approval_id])
+        yield Callout("wait", "hand", strong, " ".join(words), approval.expires_at, url, "Review approval")
+
+
+def unknown_writes(run: Run) -> list[Callout]:
+    rows = CallRow.objects.filter(run_id=run.id, state=CallState.UNKNOWN).order_by("step", "ord").values_list("step", "ord", "name")[:5]
+    text = "It was sent, and no certain answer came. It is not sent again until a person, or the tool's own check, settles it."
+    return [
+        Callout(
+            "fail",
+            "circle-question-mark",
+            f"It is not known whether {name} in step {step} was applied.",
+            text,
+            url=f"?sel={step}.{ord_}#call-{step}.{ord_}",
+            action="Show the call",
+        )
+        for step, ord_, name in rows
+    ]
+
+
+def waiting(run: Run) -> Callout:
+    shown = look("run", run.state)
+    return Callout(shown.tone, shown.icon, f"{shown.label}.", shown.description)
+
+
+def failure(run: Run) -> Callout:
+    shown = look("outcome", run.outcome or "failed")
+    words = [limit_words(run.stop)] if run.stop and run.stop.get("limit") else []
+    if run.last_error:
+        words.append(error_words(run.last_error))
+    return Callout("fail", "octagon-x", f"{shown.label}.", " ".join(words) or shown.description)
+
+
+def limit_words(stop: dict[str, Any]) -> str:
+    name, figure = LIMITS.get(stop["limit"], (str(stop["limit"]), str))
+    where = f" in step {stop['step']}" if stop.get("step") else ""
+    value, used, by = figure(stop.get("value", 0)), figure(stop.get("used", 0)), stop.get("by") or "the next call"
+    if by == "clock":
+        return f"The limit of {name} ({value}) was passed after {used}{where}."
+    return f"The limit of {name} is {value}; {by}{where} would have brought it to {used}."
+
+
+def error_words(error: dict[str, Any]) -> str:
+    kind = str(error.get("error_type") or "error").replace("_", " ")
+    source = f" from {error['tool']}" if error.get("tool") else ""
+    where = f" in step {error['step']}" if error.get("step") else ""
+    message = str(error.get("message") or "")
+    return f"Last error: {kind}{source}{where}" + (f": {message[:300]}" if message else ".")
+
+
+def by_whom(run: Run) -> str:
+    stop = run.stop or {}
+    who = f"by {stop['by']}" if stop.get("by") else "by a person"
+    return f"{who} in step {stop['step']}." if stop.get("step") else f"{who}."

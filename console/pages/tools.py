@@ -1,0 +1,148 @@
+"""Tools as pages: how each fares, and of one tool what it may do, who may call it, and what was called lately."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import F, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import urlencode
+from django.views.decorators.http import require_safe
+
+from console import metrics
+from console.api.registry import seen_by
+from runs.models import Call
+from tenants.actors import Actor
+from tenants.errors import NotFound
+from tenants.ids import encode
+from tenants.roles import Role
+from tools import policy, schemas
+from tools.definitions import Effect
+from tools.models import Permission, Tool, ToolVersion
+
+from .session import signed_in
+
+JSON = dict[str, Any]
+DAY = timedelta(hours=24)
+LATELY = timedelta(days=7)  # how old the runs of the calls that are listed may be
+CALLS = 20
+HIGH = 0.05  # an error rate that is marked
+ADMIN_LIST = "admin:tools_permission_changelist"
+EFFECTS = {  # effect -> (icon, word, what it means)
+    "read": ("eye", "Read", "Changes nothing."),
+    "write": ("pencil", "Write", "Changes something outside."),
+    "irreversible": ("triangle-alert", "Irreversible", "Cannot be undone."),
+}
+VERDICTS = {
+    "allow": ("check", "Allow", "ok"),
+    "ask": ("hand", "Ask", "wait"),
+    "draft": ("pen-line", "Draft only", "run"),
+    "deny": ("minus", "Deny", "fail"),
+}
+
+
+@require_safe
+@signed_in
+def page(request: HttpRequest) -> HttpResponse:
+    """`?part=list` answers the table alone."""
+    actor: Actor = request.actor  # type: ignore[attr-defined]
+    actor.need("config:read")
+    now = timezone.now()
+    used = metrics.tools(metrics.scope_of(actor), now - DAY, now)
+    edits = may_edit(actor)
+    rows = [row(tool, used.get(tool.name), edits) for tool in seen(actor)]
+    template = "pages/tools/_list.html" if request.GET.get("part") == "list" else "pages/tools.html"
+    return render(request, template, {"rows": rows, "off": sum(not each["tool"].enabled for each in rows)})
+
+
+@require_safe
+@signed_in
+def one(request: HttpRequest, name: str) -> HttpResponse:
+    """`?part=calls` answers the recent calls alone."""
+    actor: Actor = request.actor  # type: ignore[attr-defined]
+    actor.need("config:read")
+    tool = seen(actor).filter(name=name).first()
+    if tool is None:
+        raise NotFound("tool")
+    if request.GET.get("part") == "calls":
+        return render(request, "pages/tools/_calls.html", {"tool": tool, "calls": recent(actor, name)})
+    now = timezone.now()
+    health = metrics.tools(metrics.scope_of(actor), now - DAY, now).get(name)
+    context = row(tool, health, may_edit(actor)) | described(tool.current)
+    context |= {"permissions": permissions(actor, name), "calls": recent(actor, name), "default": default(tool.current)}
+    return render(request, "pages/tool.html", context)
+
+
+def seen(actor: Actor) -> "QuerySet[Tool]":
+    return Tool.objects.select_related("current").filter(seen_by(actor)).order_by("name")
+
+
+def row(tool: Tool, health: metrics.ToolHealth | None, edits: bool) -> JSON:
+    effect = tool.current.effect if tool.current else ""
+    icon, word, meaning = EFFECTS.get(effect, ("circle-dashed", effect or "No version", ""))
+    return {
+        "tool": tool,
+        "version": tool.current,
+        "icon": icon,
+        "effect": word,
+        "meaning": meaning,
+        "health": health,
+        "error_percent": f"{health.error_rate * 100:.1f}".removesuffix(".0") + "%" if health else "",
+        "high": bool(health and health.error_rate >= HIGH),
+        "permissions_url": f"{reverse(ADMIN_LIST)}?{urlencode({'tool__exact': tool.name})}" if edits else "",
+    }
+
+
+def may_edit(actor: Actor) -> bool:
+    """Whether the admin's list of permissions opens for this person."""
+    return actor.user.is_staff and actor.has_role(Role.OPERATOR)
+
+
+def described(version: ToolVersion | None) -> JSON:
+    if version is None:
+        return {"input": None, "output": None, "findings": []}
+    found = schemas.lint(version.input_schema, Effect(version.effect))
+    return {"input": version.input_schema, "output": version.output_schema, "findings": found, "destination": destination(version.adapter)}
+
+
+def destination(adapter: JSON) -> str:
+    """Where a call goes: `POST https://…`, or the registered name."""
+    if adapter.get("kind") == "http":
+        return f"{adapter.get('method', 'POST')} {adapter.get('url', '')}"
+    return f"{adapter.get('kind', 'unknown')} {adapter.get('name') or adapter.get('tool') or ''}".strip()
+
+
+def default(version: ToolVersion | None) -> JSON | None:
+    """What happens where no permission row says otherwise."""
+    if version is None or version.effect not in policy.DEFAULTS:
+        return None
+    decision, approvers = policy.DEFAULTS[version.effect]
+    return verdict(decision, approvers)
+
+
+def permissions(actor: Actor, name: str) -> list[JSON]:
+    """The rows that a run of this tenant may meet: the tenant's own, and those of every tenant."""
+    rows = Permission.objects.filter(Q(tenant=None) | Q(tenant=actor.tenant), tool_id=name).order_by(
+        F("tenant").asc(nulls_first=True), "agent", "user_role", "when"
+    )
+    return [{"row": each, "everyone": each.tenant_id is None, **verdict(each.decision, each.approvers)} for each in rows]
+
+
+def verdict(decision: str, approvers: int) -> JSON:
+    icon, word, tone = VERDICTS.get(decision, ("circle-dashed", decision, "idle"))
+    if decision == "ask":
+        word = f"Ask {approvers} {'person' if approvers == 1 else 'people'}"
+    return {"decision_icon": icon, "decision": word, "tone": tone}
+
+
+def recent(actor: Actor, name: str) -> list[JSON]:
+    """The last calls of this tool that were decided, newest run first, with links to their runs."""
+    scope = metrics.scope_of(actor)
+    rows = Call.objects.filter(name=name, ord__gt=0, run_id__gte=metrics.first_id(timezone.now() - LATELY))
+    rows = rows if scope is None else rows.filter(run__tenant_id=scope)
+    found = rows.annotate(agent=F("run__agent_id")).only(
+        "run_id", "step", "ord", "state", "attempt", "error_class", "latency_ms", "ended_at"
+    )
+    return [{"call": call, "run_id": encode("agt", call.run_id)} for call in found.order_by("-run_id", "-step", "-ord")[:CALLS]]

@@ -1,0 +1,176 @@
+"""What holds for every page: accessible, quiet, nothing cut off, nothing that jumps."""
+
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.stack import Stack
+
+from .conftest import SignedIn, tell, violations
+
+COMPLAINT = "URGENT: I was charged twice on acct_1001"
+WIDTHS = ((1440, 900), (390, 844), (320, 640))
+PAGES = (
+    "/", "/runs/", "/runs/?state=failed", "/runs/?q=nothing-is-called-this", "/runs/{succeeded}/", "/runs/{waiting}/", "/runs/{failed}/",
+    "/runs/{succeeded}/?ask=retry", "/runs/new/", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
+    "/approvals/{decided}/", "/tools/", "/tools/create_ticket/", "/demo/",
+)  # fmt: skip
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver(list => { for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted += shift.value })
+  .observe({ type: "layout-shift", buffered: true });
+"""
+UNMARKED = """() => {
+  const at = document.activeElement, css = getComputedStyle(at);
+  if (at === document.body) return "";
+  const shown = (css.outlineStyle !== "none" && parseFloat(css.outlineWidth) > 0) || css.boxShadow !== "none";
+  return shown && at.matches(":focus-visible") ? "" : at.outerHTML.slice(0, 120);
+}"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Ids of runs and approvals in states worth looking at."""
+
+    succeeded: str
+    waiting: str
+    failed: str
+    approval: str
+    decided: str
+
+
+@pytest.fixture(scope="module")
+def told(stack: Stack) -> Told:
+    succeeded, waiting, failed = (stack.submit(text) for text in (COMPLAINT, COMPLAINT, '#sim {"turns": [{"empty": true}]}'))
+    for run in (succeeded, waiting):
+        stack.until(run, "waiting_approval")
+    stack.until(failed, "failed")
+    decided = stack.approval_of(succeeded)
+    said = {"verdict": "approve", "digest": decided["digest"]}
+    stack.api("POST", f"/approvals/{decided['approval_id']}/decision", said, key="admin_api_key")
+    assert stack.until(succeeded)["state"] == "succeeded"
+    return Told(succeeded, waiting, failed, stack.approval_of(waiting)["approval_id"], decided["approval_id"])
+
+
+def opened(page: Page, address: str) -> None:
+    answer = page.goto(address)
+    assert answer is not None
+    assert answer.status == 200
+    if page.locator("body[data-live]").count():
+        expect(page.locator("[data-live-state]").first).to_have_attribute("data-state", "live")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("address", PAGES)
+def test_a_page_is_accessible_and_fits_at_every_width(told: Told, signed_in: SignedIn, address: str, scheme: str) -> None:
+    page = signed_in("approver", color_scheme=scheme)
+    opened(page, address.format(**vars(told)))
+    found = {}
+    for width, height in WIDTHS:
+        page.set_viewport_size({"width": width, "height": height})
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        found[width] = [*violations(page), *([f"scrolls sideways by {wide} px"] if wide > 0 else [])]
+    assert found == {width: [] for width, _ in WIDTHS}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_signing_in_is_accessible_and_leads_to_the_page_that_was_asked_for(stack: Stack, open_context, complaints, scheme: str) -> None:
+    complaints.excuse("status of 422")
+    page = open_context(color_scheme=scheme).new_page()
+    page.goto("/runs/")
+    for width, height in WIDTHS:
+        page.set_viewport_size({"width": width, "height": height})
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_label("Username").fill("approver")
+    page.get_by_label("Password").fill("not the password")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("do not match")
+    assert violations(page) == []
+    page.get_by_label("Password").fill(stack.dev["approver"]["password"])
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/")
+
+
+@pytest.mark.parametrize("address", ["/", "/runs/", "/approvals/", "/runs/{waiting}/"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_nothing_jumps_while_two_hundred_events_arrive(told: Told, stack: Stack, signed_in: SignedIn, address: str, width: int) -> None:
+    page = signed_in("operator", viewport={"width": width, "height": 900})
+    page.add_init_script(SHIFTS)
+    opened(page, address.format(**vars(told)))
+    last = tell(stack, told.waiting, 200, pause_s=0.01)
+    if "waiting" in address:
+        expect(page.locator("#tail .ev .q").last).to_have_text(f"#{last}")
+    page.wait_for_timeout(1500)  # lists and charts follow at most once a second
+    assert page.evaluate("window.shifted") < 0.02
+
+
+def test_a_row_under_the_pointer_stays_where_it_is(told: Told, stack: Stack, signed_in: SignedIn) -> None:
+    page = signed_in("operator")
+    opened(page, "/runs/")
+    row = page.locator(f"#row-{told.waiting}")
+    row.hover()
+    before = row.bounding_box()
+    for _ in range(3):
+        stack.until(stack.submit("How long does a refund take?"))
+    expect(page.get_by_text("3 new runs")).to_be_visible()
+    assert row.bounding_box() == before
+
+
+def test_an_approval_under_the_pointer_stays_where_it_is(told: Told, stack: Stack, signed_in: SignedIn) -> None:
+    page = signed_in("approver")
+    opened(page, "/approvals/")
+    row = page.locator(f"#row-{told.approval}")
+    row.hover()
+    before = row.bounding_box()
+    other = stack.submit(COMPLAINT)
+    stack.until(other, "waiting_approval")
+    expect(page.locator("[data-live-new=approval-list]")).to_be_visible()
+    assert page.locator(f"#row-{stack.approval_of(other)['approval_id']}").count() == 0
+    after = row.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["y"] - before["y"] == pytest.approx(0, abs=0.5)
+    page.locator("[data-live-new=approval-list]").click()
+    expect(page.locator(f"#row-{stack.approval_of(other)['approval_id']}")).to_be_visible()
+
+
+def test_the_tail_holds_while_one_reads_above_and_says_how_many_came(told: Told, stack: Stack, signed_in: SignedIn) -> None:
+    tell(stack, told.waiting, 40)
+    page = signed_in("operator")
+    opened(page, f"/runs/{told.waiting}/")
+    tail, more = page.locator("#tail"), page.locator("[data-live-new=tail]")
+    tail.evaluate("tail => tail.scrollTop = 5")
+    tell(stack, told.waiting, 50)
+    expect(more).to_contain_text("50")
+    assert tail.evaluate("tail => tail.scrollTop") == 5
+    tail.focus()
+    page.keyboard.press("End")
+    expect(more).to_be_hidden()
+    last = tell(stack, told.waiting, 1)
+    expect(page.locator("#tail .ev .q").last).to_have_text(f"#{last}")
+    assert tail.evaluate("tail => tail.scrollHeight - tail.scrollTop - tail.clientHeight") < 24
+
+
+@pytest.mark.parametrize("key", ["a", "r"])
+def test_a_single_key_opens_the_confirm_step_and_decides_nothing(told: Told, stack: Stack, signed_in: SignedIn, key: str) -> None:
+    page = signed_in("approver")
+    opened(page, f"/approvals/{told.approval}/")
+    page.keyboard.press(key)
+    expect(page.locator("dialog[open]")).to_be_visible()
+    page.keyboard.press(key)
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    assert stack.approval_of(told.waiting)["state"] == "pending"
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_every_stop_of_the_tab_key_shows_the_focus(told: Told, signed_in: SignedIn, address: str) -> None:
+    page = signed_in("approver")
+    opened(page, address.format(**vars(told)))
+    unmarked = set()
+    for _ in range(50):
+        page.keyboard.press("Tab")
+        unmarked.add(page.evaluate(UNMARKED))
+    assert unmarked <= {""}

@@ -1,0 +1,19 @@
+"""For the end of other tests: whatever they did, the tables hold together."""
+
+from asgiref.sync import sync_to_async
+from django.db import connection
+
+from console.doctor import Finding, examine
+
+
+async def healthy() -> None:
+    """Fails with every rule that is violated, and by what. Warnings (no jobs in a test) are no failure."""
+    found = await violations()
+    assert not found, "\n".join(f"{one.name}: {one.meaning} {' '.join(one.ids)}" for one in found)
+
+
+async def violations() -> list[Finding]:
+    def look() -> list[Finding]:
+        return [one for one in examine(connection) if not one.warning]
+
+    return await sync_to_async(look)()
