@@ -47,9 +47,14 @@ def call_label(call: Call, track: Track, state: str) -> tuple[str, str]:
     return (f"{thousands(call.tokens)} tok" if call.tokens else ""), ""
 
 
-def problem(send: Send) -> str:
-    status = f" · HTTP {send.status}" if send.status and send.status >= 400 else ""
-    return spoken(send.error) + status
+def attempt_title(call: Call, send: Send, over: bool) -> str:
+    """#2 HTTP 503, and for a model call the model that was asked."""
+    who = f"{send.name}: " if call.ord == 0 and send.name else ""
+    if send.error:
+        came = f"HTTP {send.status}" if send.status and send.status >= 400 else spoken(send.error)
+    else:
+        came = "ok" if send.ok else "no answer" if over else "in progress"
+    return f"#{send.n} {who}{came}"
 
 
 def spoken(error: str | None) -> str:

@@ -181,7 +181,7 @@ CALL_RULES = (
 COUNT_RULES = (
     Rule("money", "A run's cost is not the sum of its calls' costs.", "Correct the run from its calls.", counted("r.cost_micro <> s.cost")),
     Rule(
-        "money_kept_back", "A run that nobody drives reserves money, although no model call may still be billed.", "Set its reservation to 0.",
+        "money_kept_back", "A run that nobody drives reserves money, although no model call is open.", "Set its reservation to 0.",
         runs("""r.reserved_micro <> 0 and r.state not in ('running', 'cancelling')
             and not exists (select from call c where c.run_id = r.id and c.step = r.step and c.ord = 0 and c.state = 'dispatched')"""),
     ),

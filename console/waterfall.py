@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from .captions import call_label, problem, step_kind, step_label, step_title
+from .captions import attempt_title, call_label, spoken, step_kind, step_label, step_title
 from .status import look
 from .timescale import Gap, Scale, Tick
 from .tracks import Call, Event, Send, Track, read, span, state_of
@@ -223,10 +223,10 @@ def under(row: Row, call: Call, track: Track, lanes: Lanes) -> list[Row]:
 def attempt(row: Row, call: Call, send: Send, lanes: Lanes) -> Row:
     state = "done" if send.ok else "failed_not_applied" if send.end is not None else "abandoned" if lanes.over else "dispatched"
     bar = lanes.bar(call.kind if send.ok or send.end is None else "bad", send.start, send.end)
-    name = f"#{send.n} " + (problem(send) if send.error else "ok" if send.ok else "no answer" if lanes.over else "in progress")
-    other = f" · {send.name}" if call.ord == 0 and send.name != call.name else ""
-    made = Row(f"{row.key}.{send.n}", row.key, row.level + 1, "attempt", name + other, state, (bar,), parent=row.key)
-    made.label = lanes.label((bar,), problem(send), "f") if send.error else None
+    made = Row(
+        f"{row.key}.{send.n}", row.key, row.level + 1, "attempt", attempt_title(call, send, lanes.over), state, (bar,), parent=row.key
+    )
+    made.label = lanes.label((bar,), spoken(send.error), "f") if send.error else None
     made.took_s = (lanes.total if send.end is None else send.end) - send.start
     return made
 
@@ -265,6 +265,17 @@ def finish(rows: list[Row]) -> None:
         row.open = bool(row.parts) and (attempts if row.level > 1 else small or notable or row.trouble)
         if row.parent:
             row.hidden = at[row.parent].hidden or not at[row.parent].open
+
+
+def reveal(rows: list[Row], key: str) -> None:
+    """Open whatever the row `key` lies in."""
+    at = {row.key: row for row in rows}
+    up = at.get(key)
+    while up is not None and up.parent:
+        up = at[up.parent]
+        up.open = True
+    for row in rows:
+        row.hidden = bool(row.parent) and (at[row.parent].hidden or not at[row.parent].open)
 
 
 def chosen(rows: list[Row]) -> str:

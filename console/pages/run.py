@@ -19,6 +19,7 @@ from console.api import paging
 from console.event_text import text, tone
 from console.status import look
 from console.tracks import Event
+from console.waterfall import reveal
 from runs import lifecycle
 from runs.models import Run
 from runs.states import TERMINAL, RunState
@@ -107,6 +108,7 @@ def drawn(request: HttpRequest, run: Run, events: list[Event]) -> Context:
     keys = [row.key for row in whole.rows]
     asked = request.GET.get("sel", "")
     selected = asked if asked in keys and run_detail.parsed(asked) else whole.default
+    reveal(whole.rows, selected)
     wanted = paging.number(request.GET.get("rows"), "rows", CHUNK, 1, 100_000)
     wanted = max(wanted, keys.index(selected) + 1 if selected in keys else 0)
     count = -(-wanted // CHUNK) * CHUNK

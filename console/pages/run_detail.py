@@ -52,6 +52,13 @@ class Detail:
         return (self.call.error_class or "").replace("_", " ")
 
     @property
+    def refusal(self) -> str:
+        """What a call that did not succeed told the model."""
+        result = self.call.result
+        told = self.call.ord and isinstance(result, dict) and result.get("ok") is False
+        return str(result.get("message", ""))[:500] if told else ""
+
+    @property
     def tabs(self) -> tuple[str, ...]:
         return TABS
 

@@ -9,7 +9,7 @@ import pytest
 from console.event_text import text, tone
 from console.timescale import Scale
 from console.tracks import Call, Event
-from console.waterfall import Row, Waterfall, draw
+from console.waterfall import Row, Waterfall, draw, reveal
 
 BEGAN = datetime(2026, 11, 22, 11, 0, tzinfo=UTC)
 
@@ -216,6 +216,14 @@ def test_what_blocks_is_selected_else_the_last_failure_else_the_last_step() -> N
     assert drawn([], Story(), 0).default == ""
 
 
+def test_whatever_a_row_lies_in_is_opened_to_show_it() -> None:
+    waterfall = drawn([model(1), *(tool(1, n) for n in range(1, 9))], Story(), 1)
+    assert row(waterfall, "1.4").hidden
+    reveal(waterfall.rows, "1.4")
+    assert not row(waterfall, "1.4").hidden and row(waterfall, "1.g1").open
+    reveal(waterfall.rows, "9.9")
+
+
 def test_labels_are_left_out_where_they_would_be_cut_and_long_ones_are_shortened() -> None:
     story = Story().sent(0, 10, 1, name="m" * 300)
     full = row(drawn([Call(1, 0, "m" * 300, "read", "done", tokens=5)], story, 10), "1")
@@ -230,7 +238,7 @@ def test_a_fallback_names_the_model_that_answered() -> None:
     waterfall = drawn([Call(1, 0, "spare", "read", "done")], story, 20)
     label = row(waterfall, "1.0").label
     assert label and label.text == "ok by fallback to spare"
-    assert [r.title for r in waterfall.rows if r.kind == "attempt"] == ["#1 transient upstream · primary", "#2 ok"]
+    assert [r.title for r in waterfall.rows if r.kind == "attempt"] == ["#1 primary: transient upstream", "#2 spare: ok"]
     assert (waterfall.retries, waterfall.fallbacks) == (1, 1)
 
 
@@ -249,7 +257,7 @@ def test_two_thousand_calls_are_drawn_whole() -> None:
 @pytest.mark.parametrize(
     ("kind", "payload", "words"),
     [
-        ("model_call_completed", {"model": "m", "input_tokens": 2204, "output_tokens": 9, "latency_ms": 12}, "m · 2,204 tok in, 9 out · 12 ms"),
+        ("model_call_completed", {"model": "m", "input_tokens": 2204, "latency_ms": 1}, "m · 2,204 tok in, 0 out · 1 ms"),
         ("tool_call_failed", {"tool": "x", "error_type": "rate_limit", "data": {"status": 429}}, "x · rate limit · HTTP 429"),
         ("tool_call_failed", {"tool": "x", "error_type": "timeout", "retryable": True}, "x · timeout · will be tried again"),
         ("approval_requested", {"tool": "refund", "data": {"needed": 2}}, "refund · needs 2 people"),

@@ -122,9 +122,7 @@ def found_after(statement: str, runs: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.mission("X1")
-async def test_nothing_is_wrong_after_real_runs_and_each_kind_of_damage_has_its_name(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_wrong_after_real_runs_and_each_kind_of_damage_has_its_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = await worked(world)
     await healthy()
     assert await sync_to_async(found_after)("", runs) == set()

@@ -77,7 +77,7 @@ class World:
         """A run whose simulated model does exactly these turns."""
         return await self.submit("please\n#sim " + json.dumps({"turns": list(turns)}), **order)
 
-    async def until(self, run: Run, *states: str, seconds: float = 20) -> Run:
+    async def until(self, run: Run, *states: str, seconds: float = 60) -> Run:
         end = time.monotonic() + seconds
         while True:
             found = await Run.objects.select_related("asked").aget(id=run.id)
@@ -125,7 +125,7 @@ def make_agent(name: str, tools: tuple[str, ...], release: dict[str, Any]) -> No
         "tools": list(tools),
         "models": {"planner": {"model": "primary"}},
         "budget": {"max_steps": 12},
-        "deadlines": {"model_call_s": 5, "tool_call_s": 2, "step_s": 20, "run_s": 30},
+        "deadlines": {"model_call_s": 10, "tool_call_s": 5, "step_s": 100, "run_s": 300},
         **release,
     }
     spec = ReleaseSpec.model_validate(block).model_dump(mode="json")
