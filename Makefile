@@ -31,6 +31,7 @@ check: $(V)/installed-dev ## lint, types, imports, migrations, templates, vendor
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) -W "ignore:Got an error checking a consistent migration history" manage.py makemigrations --check --dry-run
 	if [ -n "$$(find templates -name '*.html' -print -quit 2>/dev/null)" ]; then $(V)/bin/djlint templates --lint; fi
+	$(PY) scripts/generate_docs.py --check
 	if [ -f tests/template_lint.py ]; then $(PY) -m tests.template_lint; fi
 	if [ -f scripts/vendor_static.py ]; then $(PY) scripts/vendor_static.py --check; fi
 

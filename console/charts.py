@@ -17,7 +17,7 @@ PARTS: tuple[tuple[str, str, Callable[[Hour], int], str, str], ...] = (  # key, 
     ("limited", "Stopped at a limit", lambda hour: hour.limited, "--c4", "x"),
     ("failed", "Failed", lambda hour: hour.failed, "--c5", "/"),
     ("cancelled", "Cancelled", lambda hour: hour.cancelled, "--c6", "-"),
-    ("going", "Still going", lambda hour: hour.going, "--c1", "|"),
+    ("going", "Still going", lambda hour: hour.going, "--c1", "\\"),
 )
 HOURLY = {"type": "category", "tickmode": "array"}
 LONG_NAME = 18

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests marked `services` against a PostgreSQL 15 and a Redis from Debian's packages: own instances on free loopback ports
-# in a temporary folder, stopped by their pids. The roles are made as docs/deployment.md asks an operator to make them.
+# in a temporary folder, stopped by their pids. The roles are made as docs/operations.md asks an operator to make them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PG=/usr/lib/postgresql/15/bin

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, F, Q
+from django.db.models import Count, Q
 from django.db.models.functions import Left, Now
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -232,16 +232,11 @@ def asked(actor: Actor, found: Approval) -> JSON:
 def live(actor: Actor) -> JSON:
     """Runs that are not over, the newest in front."""
     rows = Run.objects.filter(state__in=OPEN).select_related("tenant").order_by("-id")
-    rows = rows.annotate(text=Left("asked__text", TITLE_FROM), max_steps=F("asked__limits__max_steps"))
+    rows = rows.annotate(text=Left("asked__text", TITLE_FROM))
     scope = metrics.scope_of(actor)
     found = list((rows if scope is None else rows.filter(tenant_id=scope))[: LISTED + 1])
-    items = [{"run": run, "title": title_of(run.text), "done": progress(run.step, run.max_steps)} for run in found[:LISTED]]
+    items = [{"run": run, "title": title_of(run.text)} for run in found[:LISTED]]
     return {"live": items, "more_live": len(found) > LISTED, "may_start": actor.can("runs:write")}
-
-
-def progress(step: int, most: Any) -> int:
-    """Percent of the steps that a run may take."""
-    return min(100, round(step / most * 100)) if isinstance(most, int) and most > 0 else 0
 
 
 PARTS = {"health": health, "charts": drawn, "series": drawn, "waiting": waiting, "live": live}

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -114,7 +115,7 @@ def decide(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition | N
         effect=definition.effect.value if definition else "write",
         labels=definition.labels if definition else frozenset(),
         args=json.loads(call.args) if call.args else {},
-        run=run_facts(f, turn),
+        run=run_facts(f, turn) if any(row.when and row.tool == call.name for row in f.snapshot.rows) else place(f),
         now=datetime.now(UTC).isoformat(),
     )
     offered, enabled = definition is not None, call.name in f.snapshot.enabled
@@ -136,18 +137,45 @@ def same_write_before(f: Flight, turn: Turn, call: ToolCall) -> int | None:
     return None
 
 
+def place(f: Flight) -> JSON:
+    """The facts that say which permission rows apply; conditions see `run_facts`."""
+    return {"agent": f.release.agent, "tenant": f.snapshot.slug, "user": f.user}
+
+
 def run_facts(f: Flight, turn: Turn | None) -> JSON:
+    """What conditions see of the run. Costs a pass over its calls, so only made when a condition asks."""
     return {
         "agent": f.release.agent,
         "tenant": f.snapshot.slug,
         "user": f.user,
         "release": f.release.number,
         "step": turn.step if turn else 0,
-        "labels": [],
+        "labels": sorted(labels_so_far(f)),
         "writes": f.used.writes,
         "cost_usd": f.used.cost_micro / 1e6,
-        "tools": {},
+        "tools": {name: {"count": 0, "sums": {}} for name in f.release.spec.tools} | applied_so_far(f),
     }
+
+
+def applied(f: Flight) -> Iterator[ToolCall]:
+    return (call for turn in f.turns for call in turn.calls if call.state == CallState.DONE)
+
+
+def labels_so_far(f: Flight) -> set[str]:
+    """The labels of every tool whose answer this run has taken in. They only ever grow."""
+    return {label for call in applied(f) for label in f.release.tools[call.name].labels}
+
+
+def applied_so_far(f: Flight) -> JSON:
+    """tool -> how many of its calls were applied, and the sum of each numeric argument over them."""
+    found: JSON = {}
+    for call in applied(f):
+        tool = found.setdefault(call.name, {"count": 0, "sums": {}})
+        tool["count"] += 1
+        for name, value in json.loads(call.args or b"{}").items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                tool["sums"][name] = tool["sums"].get(name, 0) + value
+    return found
 
 
 def invalid(f: Flight, call: ToolCall) -> str:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from console.rebuild import differences, rebuild, tampered
+from tenants.ids import decode
 
 from .stack import Stack
 
@@ -351,7 +352,7 @@ def test_every_run_of_these_stories_is_rebuilt_from_its_events_and_the_rows_they
         events, calls = events_of(desk, record["run_id"]), calls_of(desk, record["run_id"])
         rebuilt = rebuild(events, calls)
         assert differences(rebuilt, record) == {} and tampered(events, calls) == []
-        state, outcome, seq, step, tool_calls, writes, tokens_in, tokens_out, cost = rows[record["created_at"], record["seq"]]
+        state, outcome, seq, step, tool_calls, writes, tokens_in, tokens_out, cost = rows[decode("agt", record["run_id"])]
         assert (rebuilt["state"], rebuilt["outcome"], rebuilt["seq"], rebuilt["step"]) == (state, outcome, seq, step)
         assert rebuilt["usage"] == {
             "steps": step, "tool_calls": tool_calls, "writes": writes, "input_tokens": tokens_in, "output_tokens": tokens_out,
@@ -363,7 +364,6 @@ def test_every_run_of_these_stories_is_rebuilt_from_its_events_and_the_rows_they
 def rows_of_runs(stack: Stack) -> dict[Any, Any]:
     with psycopg.connect(stack.urls.engine) as connection:
         found = connection.execute(
-            "select to_char(created_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), state, outcome, seq, step, tool_calls,"
-            " writes, tokens_in, tokens_out, cost_micro from run"
+            "select id, state, outcome, seq, step, tool_calls, writes, tokens_in, tokens_out, cost_micro from run"
         ).fetchall()
-    return {(row[0], row[3]): row[1:] for row in found}
+    return {row[0]: row[1:] for row in found}

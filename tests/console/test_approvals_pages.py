@@ -87,7 +87,7 @@ def test_the_inbox_is_sorted_by_expiry_and_shows_the_first_one(world: World, abe
     assert re.findall(r'id="row-(\w+)"', page) == [soon.approval_id, late.approval_id]
     marks = ("Expires within 10 minutes", f"row-{soon.approval_id}", "Later", f"row-{late.approval_id}")
     assert sorted(marks, key=page.index) == list(marks)
-    assert "Open an urgent ticket for acct_1001" in page and "<title data-live-title=\"approvals\">(2) Approvals" in page
+    assert "Open an urgent ticket for acct_1001" in page and '<title data-live-title="approvals">(2) Approvals' in page
     assert f'action="{url(soon)}"' in page and buttons(page) == ["reject", "approve"]
 
 
@@ -212,7 +212,7 @@ def test_who_started_the_run_has_no_buttons_and_is_told_who_may(world: World) ->
     approval = waiting(world)[1]
     ann = client_of(world.starter)
     page = shown(ann, url(approval))
-    assert buttons(page) == [] and "<dialog class=\"dlg decide" not in page
+    assert buttons(page) == [] and '<dialog class="dlg decide' not in page
     told = text_of(page)
     assert "You started this run, so somebody else must decide. Ask abe-acme, amy-acme or otto-acme." in told
     answer = post(ann, approval, reason="mine")

@@ -8,7 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-COMMAND = "make chaos"
+HEAD = """# Reliability, as measured
+
+Written by `make chaos`; nothing here is typed by hand, and a run with a failure writes nothing. {when}, {machine}, `make chaos`.
+
+What an engine drives is killed, frozen, cut off from its database and cancelled at named places and at random. After each row below
+the rows, the events and what the other side received are compared: no effect twice, no write without a key sent twice, one key per
+call, no effect without a durable intent, events without gaps, no run owned by nobody, no deadlock. "Unknown" writes are no failures:
+they are stopped, shown, and settled by evidence.
+
+A zero in N trials says only that the rate is below 3/N (95 %). The sweeps (every place, every kind of call) and the guards (each one
+taken away until something goes wrong) say more. The counters show that the faults really happened.
+
+| id | what | N | seed | seconds | counters |
+|---|---|---:|---:|---:|---|
+"""
 
 
 def figure(name: str, title: str, *, n: int, seconds: float, seed: int | None = None, **counters: Any) -> None:
@@ -18,3 +32,29 @@ def figure(name: str, title: str, *, n: int, seconds: float, seed: int | None = 
     if path := os.environ.get("SIGNALBOX_FIGURES"):
         with Path(path).open("a") as file:
             file.write(line + "\n")
+
+
+def document(lines: list[str], when: datetime) -> str:
+    """The page, from lines as `figure` writes them."""
+    rows = [json.loads(line) for line in lines if line.strip()]
+    rows.sort(key=lambda row: int(row["id"][1:]))
+    head = HEAD.format(when=f"{when:%Y-%m-%d %H:%M} UTC", machine=machine())
+    return head + "".join(
+        f"| {r['id']} | {r['title']} | {r['n']} | {'' if r['seed'] is None else r['seed']} | {r['seconds']} | {said(r['counters'])} |\n"
+        for r in rows
+    )
+
+
+def said(counters: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counters.items())
+
+
+def machine() -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return f"{os.cpu_count()} cores, {pages * size / 2**30:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    lines = Path(sys.argv[1]).read_text().splitlines()
+    Path("docs/reliability.md").write_text(document(lines, datetime.now(UTC)))
+    print(f"docs/reliability.md: {len(lines)} figures")

@@ -312,3 +312,16 @@ async def test_an_approval_that_was_given_too_late_is_void_when_the_run_has_ende
     while (approval := await Approval.objects.aget(run_id=run.id)).state != "void":
         assert approval.state == "approved"  # voided right after the last entry, or by the next sweep
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.mission("P10.3")
+async def test_a_condition_sees_what_the_run_already_did(world: World) -> None:
+    await world.agent()
+    await world.permit("create_ticket", "allow", loosen=True)
+    await world.permit("send_email", "deny", when="run.tools['create_ticket'].count > 0")
+    mail = call("send_email", to="a@example.com", subject="s", body="b")
+    run = await world.script(call("create_ticket", **TICKET), mail, {"text": "Done."})
+    await world.engine()
+    assert (await world.until(run)).outcome == "completed"
+    refused = (await world.calls(run))[3]
+    assert (refused.name, refused.state, refused.result["error_type"]) == ("send_email", "blocked", "denied")
