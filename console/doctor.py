@@ -14,6 +14,7 @@ from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.conninfo import conninfo_to_dict
 
+from runs.states import TERMINAL, RunState
 from tenants.ids import encode
 
 from .database import APPEND_ONLY
@@ -24,10 +25,12 @@ MANY = 5000
 NEWEST = 2000
 PROBE = 1000
 PATIENCE = "15s"  # for one statement
+GOING_ON = [state.value for state in RunState if state not in TERMINAL]
 MOVES = ("run_moves_u", "run_moves_i", "call_moves_u", "call_moves_i")
 
 SAMPLE = """
-(select id from run where state not in ('succeeded', 'failed', 'cancelled') limit %(many)s)
+(select r.id from tenants_tenant t, unnest(%(open)s::text[]) s,
+    lateral (select id from run where tenant_id = t.id and state = s limit %(many)s) r limit %(many)s)
 union (select id from run order by id desc limit %(newest)s)
 union (select id from run tablesample system (%(percent)s) limit %(probe)s)
 """
@@ -67,7 +70,7 @@ def _values(connection: BaseDatabaseWrapper) -> dict[str, Any]:
     with connection.cursor() as cursor:
         cursor.execute(SIZE)
         percent = min(100.0, 100.0 * 3 * PROBE / max(cursor.fetchone()[0], 1))
-        cursor.execute(SAMPLE, {"many": MANY, "newest": NEWEST, "probe": PROBE, "percent": percent})
+        cursor.execute(SAMPLE, {"open": GOING_ON, "many": MANY, "newest": NEWEST, "probe": PROBE, "percent": percent})
         runs = [row[0] for row in cursor.fetchall()]
     serving = {str(conninfo_to_dict(url).get("user") or "") for url in (settings.WEB_URL, settings.ENGINE_URL)}
     return {

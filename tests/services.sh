@@ -54,6 +54,7 @@ done
 sql "create role signalbox_owner login createdb password '$password'"
 sql "create role signalbox_web login password '$password'"
 sql "create role signalbox_engine login password '$password'"
+sql "grant pg_signal_backend to signalbox_owner"  # the tests drop their database while others may still be connected
 sql "create database signalbox owner signalbox_owner"
 unset PGPASSWORD
 

@@ -16,7 +16,7 @@
       return;
     }
     if (!dialog || dialog.open) return;
-    button.focus(); // a key may have opened it: focus comes back here
+    button.focus({ preventScroll: true }); // a key may have opened it: focus comes back here
     dialog.showModal();
     const field = dialog.querySelector("textarea");
     if (field.required && !field.value) field.focus();

@@ -3,17 +3,17 @@
 import os
 import signal
 
-from tools.registry import tool
+from tools.registry import signalbox_tool
 
 
-@tool
+@signalbox_tool
 def spin(tag: str) -> str:
     """Never ends, and never lets go of the processor."""
     while True:
         pass
 
 
-@tool
+@signalbox_tool
 def poison(tag: str) -> str:
     """Ends the engine that called it."""
     os.kill(os.getppid(), signal.SIGKILL)

@@ -49,6 +49,7 @@ def nursery_of_session(request: pytest.FixtureRequest, django_db_setup: None, tm
     from tests.conftest import ground
 
     environment = os.environ | request.config.stash[ground].urls.environment() | {"SIGNALBOX_ROLE": "engine", "SIGNALBOX_LEASE_TTL_S": "1"}
+    environment["SIGNALBOX_TOOL_MODULES"] = "tests.crash.bad_tools"
     made = Nursery(environment, tmp_path_factory.mktemp("engines"))
     yield made
     made.close()

@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -21,15 +20,14 @@ from approvals.models import Approval
 from runs import signoff
 from runs.models import Event, Observation, Run
 from tenants.errors import Refused
-from tests.runtime.world import TICKET, World, call
+from tests.runtime.world import World, call
 
 from .figures import figure
+from .load import EFFECTS, TOOL, arguments
 from .nursery import Forked, Nursery
 from .oracle import HELD, violations
 
 ALL = bool(os.environ.get("CHAOS"))
-EFFECTS = ("read", "keyed", "unkeyed")
-TOOL = {"read": "search_docs", "keyed": "create_ticket", "unkeyed": "send_email"}
 OK, UNKNOWN = "succeeded", "needs_reconciliation"
 AT_ONCE = 24  # a frozen engine keeps its connections
 
@@ -104,12 +102,6 @@ class Struck:
     @property
     def name(self) -> str:
         return f"{self.place.way}/{self.place.point}@{self.place.nth}/{self.fate}/{self.effect}"
-
-
-def arguments(effect: str, tag: str) -> dict[str, Any]:
-    if effect == "read":
-        return {"query": tag}
-    return {**TICKET, "summary": tag} if effect == "keyed" else {"to": "a@example.com", "subject": tag, "body": "b"}
 
 
 async def prepare(world: World) -> None:
