@@ -38,8 +38,10 @@ check: $(V)/installed-dev ## lint, types, imports, migrations, templates, vendor
 bench: $(V)/installed-dev ## figures of speed (PEERS=folder to run others beside it)
 	@$(PY) -m tests.bench $(ARGS)
 
-chaos: $(V)/installed-dev ## the long form of the crash tests
-	@CHAOS=1 $(V)/bin/pytest tests/crash -s --timeout=0 $(ARGS)
+chaos: $(V)/installed-dev ## the long form of the crash tests; all of it writes docs/reliability.md
+	@figures=$$(mktemp); trap 'rm -f "$$figures"' EXIT; \
+	CHAOS=1 SIGNALBOX_FIGURES="$$figures" $(V)/bin/pytest tests/crash -s --timeout=900 $(ARGS); \
+	if [ -z "$(ARGS)" ]; then $(PY) -m tests.crash.figures "$$figures"; fi
 
 test-services: $(V)/installed-dev ## the tests that need a PostgreSQL 15 and a Redis, from Debian's packages
 	@bash tests/services.sh $(ARGS)

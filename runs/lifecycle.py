@@ -78,14 +78,18 @@ def _end(run: Run, by: str) -> None:
     calls.filter(state=CallState.DISPATCHED, effect="read").update(state=CallState.ABANDONED, ended_at=Now())
     # a write that was sent and never answered stays in the ledger of unknowns: cancelling settles nothing about it
     calls.filter(state=CallState.DISPATCHED).exclude(ord=0).update(state=CallState.UNKNOWN, error_class="lost")
-    calls.filter(state=CallState.DISPATCHED).update(state=CallState.ABANDONED, ended_at=Now())
+    # a model call in flight may have been billed: its reservation counts as spent
+    lost = calls.filter(state=CallState.DISPATCHED).update(
+        state=CallState.ABANDONED, ended_at=Now(), cost_micro=F("cost_micro") + run.reserved_micro
+    )
     voided = gate.void(run.id, "The run was cancelled.")
     events = [event(Kind.APPROVAL_VOIDED, data={"approval_id": encode("apr", one)}) for one in voided]
     ending: dict[str, Any] = {"state": RunState.CANCELLED.value, "outcome": Outcome.CANCELLED.value, "by": by}
     append(run, [*events, event(Kind.RUN_COMPLETED, data=ending)])
     Run.objects.filter(pk=run.pk).exclude(state__in=(*OWNED, *TERMINAL)).update(
         seq=run.seq, state=RunState.CANCELLED, outcome=Outcome.CANCELLED, stop={"by": by, "step": run.step},
-        cancel_requested=True, ended_at=Now(), fence=F("fence") + 1, reserved_micro=0, waiting_since=None, hold_until=None,
+        cancel_requested=True, ended_at=Now(), fence=F("fence") + 1, reserved_micro=0,
+        cost_micro=F("cost_micro") + (run.reserved_micro if lost else 0), waiting_since=None, hold_until=None,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from runs import intake
 from runs.models import Agent
 from tenants.actors import Actor
 from tenants.errors import Refused
-from tools.canonical import loads_limited
+from tools.canonical import clean, loads_limited
 
 from .session import signed_in
 
@@ -74,9 +74,12 @@ class OrderForm(forms.Form):
         if not raw:
             return None
         try:
-            return loads_limited(raw.encode())
+            value = loads_limited(raw.encode())
         except ValueError as error:
             raise forms.ValidationError(f"This is not JSON: {error}")
+        if clean(value)[1]:
+            raise forms.ValidationError("It holds what cannot be stored: a NUL character, half a character, or a number beyond 64 bits.")
+        return value
 
     def order(self) -> intake.Order:
         """Raises pydantic's ValidationError for what the form does not know, such as a NUL character in the data."""

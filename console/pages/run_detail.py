@@ -139,8 +139,18 @@ def said(run: Run, step: int) -> str:
 
 
 def raw_record(call: Call) -> dict[str, Any]:
-    record = records.call_record(encode("agt", call.run_id), call, [])
-    return {name: value for name, value in record.items() if name not in ("args_text", "attempts")}
+    """The row, with arguments that may be no JSON as text."""
+    names = ("name", "effect", "state", "error_class", "decision", "attempt", "latency_ms", "tokens_in", "tokens_out", "cost_micro")
+    return {
+        "call_id": records.call_id(encode("agt", call.run_id), call.step, call.ord),
+        **{name: getattr(call, name) for name in names},
+        "idempotency_key": call.idem_key,
+        "approval_id": call.approval_id and encode("apr", call.approval_id),
+        "dispatched_at": records.time(call.dispatched_at),
+        "ended_at": records.time(call.ended_at),
+        "args": None if call.args is None else args_value(call),
+        "result": call.result,
+    }
 
 
 def whole(run: Run, of: str, selection: str) -> str | None:

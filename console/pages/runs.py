@@ -110,8 +110,8 @@ def is_first(given: QueryDict) -> bool:
 
 
 def asked(given: QueryDict) -> dict[str, str]:
-    """The filters that are set. PostgreSQL knows no NUL, so no run has one."""
-    values = {name: given.get(name, "").replace("\0", "").strip()[:200] for name in FILTERS}
+    """The filters that are set."""
+    values = {name: given.get(name, "").strip()[:200] for name in FILTERS}
     return {name: value for name, value in values.items() if value}
 
 

@@ -46,6 +46,7 @@ class Snapshot:
     enabled: frozenset[str]
     allow: frozenset[str]
     endpoints: Mapping[str, ModelEndpoint]
+    lacking: Mapping[str, str]  # model -> the credential it names and this tenant does not have
     credentials: Mapping[str, Credential] = field(repr=False)
 
 
@@ -71,6 +72,7 @@ def load_snapshot(tenant_id: UUID) -> Snapshot:
     rev = Controls.objects.get(tenant_id=tenant_id).rev  # read first: what changes after it makes the journal say `recheck`
     opened = open_all(tenant_id).values()
     credentials = {c.name: Credential(c.name, c.kind, c.secret, c.header) for c in opened}  # type: ignore[arg-type]
+    models = list(ModelDefinition.objects.all())
     return Snapshot(
         tenant_id,
         tenant.slug,
@@ -79,7 +81,8 @@ def load_snapshot(tenant_id: UUID) -> Snapshot:
         tuple(catalog.load_permissions(tenant.slug)),
         catalog.enabled_tools(tenant.slug),
         frozenset(EgressAllow.objects.values_list("host_port", flat=True)),
-        {m.name: endpoint(m, credentials) for m in ModelDefinition.objects.all()},
+        {m.name: endpoint(m, credentials) for m in models},
+        {m.name: m.credential for m in models if m.credential and m.credential not in credentials},
         credentials,
     )
 

@@ -18,8 +18,9 @@ from runs.states import CallState, Outcome, RunState
 from tools import conditions
 
 from . import model_call, people, rulings, tool_call
-from .flight import Ending, Flight, Intent, Stale, Turn
+from .flight import Ending, Flight, Intent, Turn
 from .journal import Changed, Fault
+from .lease import Stale
 from .services import Services
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,8 @@ from .effects import recorded_writes
 from .flight import Flight
 from .host import Host, started
 from .journal import SESSION, Journal
-from .services import Lease, Orm, Services
+from .lease import Lease
+from .services import Orm, Services
 from .statements import CALLS, CLAIM, FORGET, GIVE_BACK, PEERS, REGISTER, RENEW, RETIRE, STEPS, TAKEOVER
 
 log = logging.getLogger(__name__)
@@ -135,15 +136,15 @@ class Engine:
             await asyncio.wait_for(self.wake.wait(), POLL_S)
 
     async def _claim(self, statement: str) -> int:
-        free = min(self.slots - len(self.flights), CLAIM_AT_ONCE)
-        if free <= 0 or self.stopping.is_set() or not self.services.lease.holds:
+        free, lease = min(self.slots - len(self.flights), CLAIM_AT_ONCE), self.services.lease
+        if free <= 0 or self.stopping.is_set() or not lease.holds:
             return 0
         rows = await self._execute(statement, {"n": free, "engine": self.id})
         for row in rows:
             fp("after_claim")
             if row["id"] in self.flights:  # taken over from ourselves: the old flight finds its fence stale
                 self.flights.pop(row["id"])
-            task = asyncio.create_task(self._fly(row))
+            task = asyncio.create_task(self._fly(row, lease))
             self.flights[row["id"]] = (None, task)
             task.add_done_callback(partial(self._landed, row["id"], row["fence"]))
             self._moved(row["id"])
@@ -176,10 +177,10 @@ class Engine:
                 self._moved(run)
             return
 
-    async def _fly(self, row: dict[str, Any]) -> bool:
+    async def _fly(self, row: dict[str, Any], lease: Lease) -> bool:
         release = await self.services.definitions.release(row["release_id"])
         snapshot = await self.services.definitions.snapshot(row["tenant_id"], row["rev"])
-        flight = Flight(row, release, snapshot, self.services.journal)
+        flight = Flight(row, release, snapshot, self.services.journal, lease)
         if row["retry_of"]:
             flight.recorded = await self.services.orm(recorded_writes, row["retry_of"])
         if row["fence"] > 1:
@@ -208,8 +209,10 @@ class Engine:
             if rows:
                 self.services.lease.confirmed = before
             else:  # somebody declared us dead: our runs are theirs now
-                log.error("engine: our lease was ended by somebody else; registering anew")
+                log.error("engine: our lease is over; registering anew")
+                self.services.lease.over = True
                 self.id = uuid.uuid4()
+                self.services.lease = Lease(self.ttl_s)
                 await self._register()
 
     async def _mind(self) -> None:

@@ -16,12 +16,9 @@ from tenants import ids
 
 from .definitions import ReleaseView, Snapshot
 from .journal import Changed, Entry, Journal, Planned
+from .lease import Lease, Stale
 
 JSON = dict[str, Any]
-
-
-class Stale(Exception):
-    """Another engine owns this run now: stop, touch nothing."""
 
 
 @dataclass(slots=True)
@@ -110,7 +107,8 @@ def overlap(first: list[Changed], second: list[Changed]) -> bool:
 class Flight:
     """State of one claimed run. Only its own coroutine touches it, but for `cancel` and `poke`."""
 
-    def __init__(self, row: Mapping[str, Any], release: ReleaseView, snapshot: Snapshot, journal: Journal) -> None:
+    def __init__(self, row: Mapping[str, Any], release: ReleaseView, snapshot: Snapshot, journal: Journal, lease: Lease) -> None:
+        self.lease = lease  # the one it was claimed under: a later one of the same engine says nothing about this run
         self.journal, self.release, self.snapshot = journal, release, snapshot
         self.id: UUID = row["id"]
         self.tenant: UUID = row["tenant_id"]

@@ -1,6 +1,7 @@
 """One attempt of a model call: room, intent, send, and what its answer means for the run."""
 
 import hashlib
+import time
 from typing import Any
 
 from runs import budgets, retries
@@ -29,6 +30,10 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
     if endpoint is None:
         failed(f, Outcome.MODEL_ERROR, f"The model {turn.model} is not defined.", "validation")
         return
+    if turn.model in f.snapshot.lacking:
+        message = f"This tenant has no credential {f.snapshot.lacking[turn.model]}, which the model {turn.model} needs."
+        failed(f, Outcome.MODEL_ERROR, message, "authorization")
+        return
     offers = () if turn.role == tiers.SYNTHESIS else f.release.offers
     chosen = tiers.model_for(f.release.spec.models, turn.role)
     request = ModelRequest(f.conversation(), offers, chosen.max_tokens, chosen.temperature)
@@ -39,14 +44,17 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
     request = ModelRequest(request.messages, offers, room.max_tokens, chosen.temperature)
     timeout = f.left_for(turn, min(endpoint.timeout_s, f.limits.model_call_s))
     fp("before_model_intent")
+    began = time.monotonic()
     if not await commit_intent(f, e, turn, room, timeout):
         return  # the controls changed: the loop comes back here with the new ones
     fp("after_model_intent")
-    e.lease.check()
+    f.lease.check()
     fp("before_model_socket")
     if turn.tries == 1:
         e.retry_budget.sent(endpoint.base_url)
-    answer = await openai.complete(endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout, traceparent=f.traceparent)
+    answer = await openai.complete(
+        endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout - (time.monotonic() - began), traceparent=f.traceparent
+    )
     fp("after_model_answer")
     if isinstance(answer, ModelReply):
         absorb(f, turn, endpoint, answer)

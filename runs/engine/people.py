@@ -3,6 +3,7 @@
 Both run in the engine's ORM threads, lock the run first, and count as the next journal entry of the run.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -25,7 +26,8 @@ from tenants.models import Controls
 from tools.definitions import Effect, ToolDefinition
 
 from . import effects, rulings, tool_call
-from .flight import Flight, Intent, Stale, ToolCall, Turn
+from .flight import Flight, Intent, ToolCall, Turn
+from .lease import Stale
 from .services import Services
 
 
@@ -127,7 +129,7 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
     f.snapshot = await e.definitions.snapshot(f.tenant, None)
     definition = f.release.tools[call.name]
     decision = rulings.decide(f, turn, call, definition)
-    timeout = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s))
+    timeout, began = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s)), time.monotonic()
     if decision.verdict in ("deny", "draft") or timeout <= 0:
         await withdraw(f, e, turn, call, decision.why if timeout > 0 else "The step's time is over.")
         return
@@ -145,12 +147,12 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
         call.state, call.result = CallState.BLOCKED, voided("The approval no longer matches what would be sent.")
         return
     call.state, call.attempt = CallState.DISPATCHED, call.attempt + 1
-    f.used.tool_calls += 1
-    f.used.writes += definition.mutating
+    f.used.tool_calls += call.attempt == 1
+    f.used.writes += definition.mutating and call.attempt == 1
     fp("after_consume")
-    e.lease.check()
+    f.lease.check()
     fp("before_approved_socket")
-    result = await tool_call.send(f, e, turn, call, timeout)
+    result = await tool_call.send(f, e, turn, call, timeout - (time.monotonic() - began))
     fp("after_approved_answer")
     tool_call.absorb(f, e, turn, call, result)
 
@@ -185,6 +187,7 @@ def consume(
         state=CallState.DISPATCHED, attempt=call.attempt + 1, fence=fence, dispatched_at=Now(),
         send_deadline=Now() + timedelta(seconds=timeout),
     )  # fmt: skip
+    first = call.attempt == 0
     data = {
         "attempt": call.attempt + 1,
         "args_sha256": rulings.digest_of(call.args or b""),
@@ -192,7 +195,7 @@ def consume(
     }
     append(run, [event(Kind.TOOL_CALL_STARTED, step_id=step, ord=call.ord, tool=call.name, data=data)])
     Run.objects.filter(id=run.id).update(
-        seq=run.seq, entry=entry + 1, tool_calls=run.tool_calls + 1, writes=run.writes + mutating,
+        seq=run.seq, entry=entry + 1, tool_calls=run.tool_calls + first, writes=run.writes + (mutating and first),
         hold_until=Now() + timedelta(seconds=timeout + rulings.HOLD_MARGIN_S),
     )  # fmt: skip
     fp("in_consume")

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,29 +13,11 @@ from tools.egress import Egress
 from tools.invoke import Tools
 
 from .definitions import Definitions
-from .flight import Stale
 from .journal import Journal
+from .lease import Lease
 from .retry_budget import RetryBudget
 
 T = TypeVar("T")
-
-
-class Lease:
-    """The engine's own belief about its lease: confirmed at a monotonic time taken before the renewal was sent."""
-
-    def __init__(self, ttl_s: float) -> None:
-        self.ttl_s = ttl_s
-        self.confirmed = time.monotonic()
-
-    @property
-    def holds(self) -> bool:
-        """False when somebody may already have taken our runs over."""
-        return time.monotonic() <= self.confirmed + self.ttl_s * 0.8
-
-    def check(self) -> None:
-        """Before every socket. Raises Stale."""
-        if not self.holds:
-            raise Stale
 
 
 class Orm:

@@ -145,8 +145,10 @@ from call where run_id = %(run)s order by step, ord
 
 STEPS = "select step, role from step where run_id = %(run)s order by step"
 
+# A lease that is over stays over: its runs may be somebody else's already, also where nobody has taken them yet.
 RENEW = """
-update engine set lease_until = statement_timestamp() + make_interval(secs => %(ttl)s) where id = %(engine)s and pid <> 0 returning 1
+update engine set lease_until = statement_timestamp() + make_interval(secs => %(ttl)s) where id = %(engine)s and pid <> 0
+  and lease_until > statement_timestamp() returning 1
 """
 
 REGISTER = """

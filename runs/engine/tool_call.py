@@ -1,6 +1,7 @@
 """Sending the tool calls of a turn, and what comes back."""
 
 import asyncio
+import time
 from typing import Any
 
 from runs import retries
@@ -32,6 +33,7 @@ def open_calls(turn: Turn) -> None:
 
 async def advance(f: Flight, e: Services, turn: Turn) -> None:
     """Rule on the open calls, commit, and send what may be sent now."""
+    began = time.monotonic()
     rulings = await effects.claimed(f, e, turn, rule(f, turn))
     fp("before_dispatch_commit")
     if not await f.commit(intend(f, turn, rulings)):
@@ -40,10 +42,11 @@ async def advance(f: Flight, e: Services, turn: Turn) -> None:
     apply(f, rulings)
     sends = [r for r in rulings if r.timeout is not None]
     if sends:
+        spent = time.monotonic() - began  # the deadline that was committed runs since then
         fp("after_dispatch_commit")
-        e.lease.check()
+        f.lease.check()
         fp("before_socket")
-        results = await asyncio.gather(*(send(f, e, turn, r.call, r.timeout or 0.0) for r in sends))
+        results = await asyncio.gather(*(send(f, e, turn, r.call, (r.timeout or 0.0) - spent) for r in sends))
         fp("after_answer")
         for r, result in zip(sends, results, strict=True):
             absorb(f, e, turn, r.call, result)
@@ -51,6 +54,9 @@ async def advance(f: Flight, e: Services, turn: Turn) -> None:
 
 async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: float) -> ToolResult:
     definition = f.release.tools[call.name]
+    if lacking := missing_credential(f, call.name):
+        data = {"ok": False, "error_type": "authorization", "message": lacking}
+        return ToolResult(False, data, ErrorClass.AUTHORIZATION, False if definition.mutating else None, 0)
     if call.attempt == 1:
         e.retry_budget.sent(str(definition.adapter.get("url", "")))
     context = CallContext(
@@ -64,6 +70,13 @@ async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: floa
         attempt=call.attempt,
     )
     return await e.tools.invoke(definition, call.args or b"{}", context)
+
+
+def missing_credential(f: Flight, tool: str) -> str:
+    """A tool that names a credential is never called without it. Empty: nothing is missing."""
+    name = f.release.credentials.get(tool, "")
+    lacking = name and name not in f.snapshot.credentials
+    return f"Not sent: this tenant has no credential {name}, or it cannot be opened." if lacking else ""
 
 
 def credential(f: Flight, tool: str) -> Credential | None:

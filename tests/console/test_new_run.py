@@ -79,6 +79,8 @@ def test_the_same_form_sent_twice_is_one_run(world: World, client: Client) -> No
         ("json_data", "{not json}", "not JSON"),
         ("json_data", "[" * 5000, "not JSON"),
         ("json_data", '{"a": "\\u0000"}', "NUL"),
+        ("json_data", '{"a": "\\ud800"}', "half a character"),
+        ("json_data", "NaN", "cannot be stored"),
         ("mode", "yolo", "not one of the available choices"),
         ("max_steps", "0", "greater than or equal to 1"),
         ("max_steps", "three", "whole number"),

@@ -146,14 +146,16 @@ def test_whoever_started_the_run_is_told_that_somebody_else_must_decide(world: W
 @pytest.mark.parametrize(
     ("stop", "said"),
     [
-        ({"limit": "max_cost_usd", "value": 0.08, "used": 0.0912, "by": "primary", "step": 3}, "The limit of cost is $0.080; primary in step 3 would have brought it to $0.091."),
-        ({"limit": "max_steps", "value": 6, "used": 7, "by": "primary", "step": 6}, "The limit of steps is 6; primary in step 6 would have brought it to 7."),
-        ({"limit": "run_s", "value": 20, "used": 20.1, "by": "clock", "step": 2}, "The limit of wall clock (20s) was passed after 20s in step 2."),
-        ({"limit": "max_moons", "value": 1, "used": 2, "by": "<b>x</b>", "step": 0}, "The limit of max_moons is 1; &lt;b&gt;x&lt;/b&gt; would have brought it to 2."),
+        (("max_cost_usd", 0.08, 0.0912, "primary", 3), "The limit of cost is $0.080; primary in step 3 would have brought it to $0.091."),
+        (("max_steps", 6, 7, "primary", 6), "The limit of steps is 6; primary in step 6 would have brought it to 7."),
+        (("run_s", 20, 20.1, "clock", 2), "The limit of wall clock (20s) was passed after 20s in step 2."),
+        (("max_moons", 1, 2, "<b>x</b>", 0), "The limit of max_moons is 1; &lt;b&gt;x&lt;/b&gt; would have brought it to 2."),
     ],
 )  # fmt: skip
-def test_a_failed_run_names_the_limit_its_value_and_who_passed_it(world: World, client: Client, stop: dict[str, Any], said: str) -> None:
-    run = over(running(world), RunState.FAILED, "budget_exceeded", stop=stop)
+def test_a_failed_run_names_the_limit_its_value_and_who_passed_it(world: World, client: Client, stop: Any, said: str) -> None:
+    run = over(
+        running(world), RunState.FAILED, "budget_exceeded", stop=dict(zip(("limit", "value", "used", "by", "step"), stop, strict=True))
+    )
     assert f"Budget exceeded. {said}" in words(page_of(client, run))
 
 
@@ -171,7 +173,7 @@ def test_an_unknown_write_is_said_first_and_selected(world: World, client: Clien
     park(run, RunState.NEEDS_RECONCILIATION)
     page = page_of(client, run)
     assert "It is not known whether send_email in step 1 was applied." in words(page)
-    assert selected(page) == ["1.1"] and f'href="?sel=1.1#call-1.1"' in page
+    assert selected(page) == ["1.1"] and 'href="?sel=1.1#call-1.1"' in page
 
 
 @pytest.mark.parametrize("state", [RunState.PAUSED, RunState.WAITING_BUDGET, RunState.WAITING_TIMER])
@@ -496,14 +498,17 @@ def test_a_payload_that_is_not_there_does_not_exist(world: World, client: Client
     assert client.get(url(queued(world), part="payload", **query)).status_code == 404
 
 
-@pytest.mark.parametrize(("query", "most"), [({}, 17), ({"part": "head"}, 8), ({"part": "timeline"}, 8), ({"part": "inspector", "sel": "1.1"}, 10), ({"part": "tail"}, 6)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("query", "most"),
+    [({}, 17), ({"part": "head"}, 8), ({"part": "timeline"}, 8), ({"part": "inspector", "sel": "1.1"}, 10), ({"part": "tail"}, 6)],
+)
 def test_the_queries_of_a_page_are_few_and_do_not_grow_with_the_run(world: World, client: Client, query: dict[str, str], most: int) -> None:
     def count(run: Run) -> int:
         with CaptureQueriesContext(connection) as seen:
             page_of(client, run, **query)
         return len(seen)
 
-    small, large = ticket(world), ticket(world)
+    small, large = ticket(world), ticket(world, idem_key="L" * 32)
     for step in range(2, 30):
         turn(large, step, tools=1)
         Call.objects.create(run=large, step=step, ord=1, tenant_id=large.tenant_id, fence=1, state="dispatched", name="x", effect="read")

@@ -76,7 +76,7 @@ def test_runs_are_listed_newest_first_with_what_people_ask_about(world: World, c
 def test_another_tenants_runs_are_not_there_and_a_platform_admin_sees_them(world: World, client: Client) -> None:
     other = make_world("globex", "other-agent")
     foreign = queued(other)
-    assert foreign.run_id not in html(client.get(f"/runs/?q={foreign.run_id}"))
+    assert shown(html(client.get(f"/runs/?q={foreign.run_id}"))) == []
     boss = person(world.tenant, "boss", "viewer", platform=True)
     assert shown(html(signed_in(boss).get("/runs/"))) == [foreign.run_id]
 
@@ -86,7 +86,7 @@ def test_another_tenants_runs_are_not_there_and_a_platform_admin_sees_them(world
     [
         ("state=succeeded", ["good"]), ("state=failed,queued", ["young", "bad"]), ("outcome=model_error", ["bad"]), ("q=PARCEL", ["good"]),
         ("tool=refund", ["bad"]), ("agent=nobody", []), ("since=1h", ["young", "bad", "good"]), ("since=2999-01-01T00:00:00Z", []),
-        ("q=%00parcel", ["good"]), ("state=hibernating", []), ("q=%F0%9F%92%A9%E2%80%AE'\"<>%25_", []), ("q=" + "x" * 5000, []),
+        ("state=hibernating", []), ("q=%F0%9F%92%A9%E2%80%AE'\"<>%25_", []), ("q=" + "x" * 5000, []),
     ],
 )  # fmt: skip
 def test_each_filter_narrows_the_list(world: World, client: Client, query: str, found: list[str]) -> None:

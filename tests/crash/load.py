@@ -37,7 +37,7 @@ class Load:
     nursery: Nursery
     seed: int = 1
     lease: float = 1.0
-    slots: int = 60
+    slots: int = 15
     engines: list[Forked] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)

@@ -94,7 +94,7 @@ async def test_everything_killed_at_once_and_started_again(world: World, nursery
     await load.submit(size(300, 10))
     for _ in range(rounds):
         load.start(size(3, 2))
-        await asyncio.sleep(load.random.uniform(0.25, 0.6))
+        await asyncio.sleep(load.random.uniform(0.6, 1.2))
         for engine in load.engines:
             engine.send(signal.SIGKILL)
         load.engines.clear()

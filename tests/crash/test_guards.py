@@ -123,11 +123,13 @@ async def frozen_before_the_socket(s: Stage) -> str:
 
 async def lapsed_with_a_write_in_flight(s: Stage) -> str:
     run = await s.mail()
-    await s.world.fault("send_email", "latency", ms=700)
+    await s.world.fault("send_email", "latency", ms=1500)
     await s.world.engine(ttl_s=60.0)
     await s.until_sent("send_email")
     s.sql("update engine set lease_until = now() - interval '1 second'")
     await s.world.engine()
+    await asyncio.sleep(0.8)
+    s.sql("update engine set lease_until = now() + interval '1 minute'")
     await s.world.until(run, "succeeded", "needs_reconciliation")
     kinds = await s.world.kinds(run)
     done = kinds.index("tool_call_completed") if "tool_call_completed" in kinds else len(kinds)
