@@ -1,6 +1,6 @@
 """One run as a page: what it was asked, what blocks it, what it spent, what it did and what came of it.
 
-`?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (head, timeline, rows, tail, inspector) or a whole
+`?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (head, answer, timeline, rows, tail, inspector) or a whole
 payload as plain text, `?ask=cancel` shows the question without JavaScript. POST `act` cancel or retry.
 """
 
@@ -30,7 +30,7 @@ from . import run_detail, run_facts
 from .session import signed_in
 
 CHUNK = 200  # rows of the waterfall, and events of the tail, in one go
-PARTS = ("head", "timeline", "rows", "tail", "inspector", "payload")
+PARTS = ("head", "answer", "timeline", "rows", "tail", "inspector", "payload")
 Context = dict[str, Any]
 
 
@@ -72,8 +72,15 @@ def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         context |= BUILDERS[part](request, actor, run)
         return render(request, f"pages/run/_{part}.html", context)
     events = run_facts.events_of(run)
-    context |= {"last": events[-1].seq if events else 0} | head(request, actor, run) | tail_of(request, events) | asked(run)
+    context |= (
+        {"last": events[-1].seq if events else 0}
+        | head(request, actor, run)
+        | answer(request, actor, run)
+        | tail_of(request, events)
+        | asked(run)
+    )
     context |= drawn(request, run, events)
+    context["room"] = room(sum(not row.hidden for row in context["rows"]))
     context["detail"] = run_detail.detail(run, context["selected"], request.GET.get("tab", ""))
     context["ask"] = request.GET.get("ask") if request.GET.get("ask") in ("cancel", "retry") else ""
     return render(request, "pages/run.html", context)
@@ -87,11 +94,14 @@ def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
         "window_title": f"{look('run', run.state).label} · {run_facts.plain(title)}",
         "callouts": run_facts.callouts(run, actor),
         "gauges": run_facts.gauges(run, now),
-        "answer": run_facts.answer_of(run),
         "took": (run.ended_at or now) - run.created_at,
         "may_cancel": writes and not over and not run.cancel_requested,
         "may_retry": writes and over and run.state != RunState.SUCCEEDED,
     }
+
+
+def answer(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    return {"answer": run_facts.answer_of(run)}
 
 
 def asked(run: Run) -> Context:
@@ -120,6 +130,11 @@ def drawn(request: HttpRequest, run: Run, events: list[Event]) -> Context:
         "selected": selected,
         "chosen": asked if asked == selected else "",
     }
+
+
+def room(rows: int) -> str:
+    """How high the tree of a live run is made, once: rows come, and what is below it stays where it is."""
+    return "short" if rows <= 6 else "middle" if rows <= 10 else "tall"
 
 
 def timeline(request: HttpRequest, actor: Actor, run: Run) -> Context:
@@ -182,4 +197,4 @@ def payload(run: Run, of: str, selection: str) -> HttpResponse:
     return response
 
 
-BUILDERS = {"head": head, "timeline": timeline, "rows": more_rows, "tail": tail, "inspector": inspector}
+BUILDERS = {"head": head, "answer": answer, "timeline": timeline, "rows": more_rows, "tail": tail, "inspector": inspector}

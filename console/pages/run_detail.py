@@ -54,9 +54,8 @@ class Detail:
     @property
     def refusal(self) -> str:
         """What a call that did not succeed told the model."""
-        result = self.call.result
-        told = self.call.ord and isinstance(result, dict) and result.get("ok") is False
-        return str(result.get("message", ""))[:500] if told else ""
+        result = self.call.result if self.call.ord else None
+        return str(result.get("message", ""))[:500] if isinstance(result, dict) and result.get("ok") is False else ""
 
     @property
     def tabs(self) -> tuple[str, ...]:

@@ -142,11 +142,16 @@
   });
   doc.addEventListener("htmx:after:swap", () => {
     takeNew();
+    const title = byId("run-head")?.dataset.title;
+    if (title && doc.title !== title) doc.title = title;
     if (!byId("tree")) return;
+    if (atEnd) doc.querySelector(".lanes").scrollTop = 1e9;
     const count = rows().length - (byId("rest") ? 1 : 0);
     if (count > 200) aim(byId("timeline"), { rows: count });
     layout();
   });
+  let atEnd = true;  // of the tree's box, which has a height of its own while the run is live
+  doc.addEventListener("scroll", e => { if (e.target.matches?.(".lanes")) atEnd = e.target.scrollHeight - e.target.scrollTop - e.target.clientHeight <= 24 }, true);
   addEventListener("hashchange", toHash);
   addEventListener("scroll", takeNew, { passive: true });
   const log = byId("tail");

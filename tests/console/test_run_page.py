@@ -209,7 +209,7 @@ def test_the_answer_is_shown_whole_and_as_text(world: World, client: Client) -> 
     run = running(world)
     turn(run, 1, text="<b>Refunded</b>\n\u200bline two")
     page = page_of(client, over(run, answer_step=1))
-    (card,) = re.findall(r'<section class="card answer".*?</section>', page, re.S)
+    (card,) = re.findall(r'<section class="card qa-card" id="answer".*?</section>', page, re.S)
     assert "&lt;b&gt;Refunded&lt;/b&gt;" in card and "U+200B" in card and "Load full" not in card
 
 
@@ -343,7 +343,9 @@ def test_what_is_selected_in_a_group_is_not_hidden(world: World, client: Client)
 # parts ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("part", "region"), [("head", "run-head"), ("timeline", "timeline"), ("inspector", "inspector")])
+@pytest.mark.parametrize(
+    ("part", "region"), [("head", "run-head"), ("answer", "answer"), ("timeline", "timeline"), ("inspector", "inspector")]
+)
 def test_a_part_is_exactly_its_region_and_names_its_own_address(world: World, client: Client, part: str, region: str) -> None:
     run = ticket(world)
     page = page_of(client, run, part=part)
@@ -500,7 +502,14 @@ def test_a_payload_that_is_not_there_does_not_exist(world: World, client: Client
 
 @pytest.mark.parametrize(
     ("query", "most"),
-    [({}, 17), ({"part": "head"}, 8), ({"part": "timeline"}, 8), ({"part": "inspector", "sel": "1.1"}, 10), ({"part": "tail"}, 6)],
+    [
+        ({}, 17),
+        ({"part": "head"}, 8),
+        ({"part": "answer"}, 7),
+        ({"part": "timeline"}, 8),
+        ({"part": "inspector", "sel": "1.1"}, 10),
+        ({"part": "tail"}, 6),
+    ],
 )
 def test_the_queries_of_a_page_are_few_and_do_not_grow_with_the_run(world: World, client: Client, query: dict[str, str], most: int) -> None:
     def count(run: Run) -> int:

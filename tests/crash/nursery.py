@@ -50,7 +50,7 @@ class Forked:
 
 class Nursery:
     def __init__(self, environment: dict[str, str], logs: Path) -> None:
-        self.logs, self.children = logs, list[Forked]()
+        self.logs, self.children, self.made = logs, list[Forked](), 0
         command = [sys.executable, "-m", "tests.crash.nursery"]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -58,7 +58,8 @@ class Nursery:
 
     def start(self, points: str = "", *, lease: float = 2.0, slots: int = 100, modest: bool = False) -> Forked:
         """`modest`: it takes over nobody's runs and never polls, so that only its own case happens in it."""
-        log = self.logs / f"engine-{len(self.children)}.log"
+        self.made += 1
+        log = self.logs / f"engine-{self.made}.log"
         order = {"points": points, "lease": lease, "slots": slots, "modest": modest, "log": str(log)}
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(order) + "\n")

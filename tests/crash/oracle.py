@@ -51,7 +51,7 @@ def of_sends(received: list[dict[str, Any]], calls: dict[tuple[str, str], Call])
     wrong = []
     sends: dict[tuple[str, str], list[str | None]] = defaultdict(list)
     for request in received:
-        if request["target"] != "model":
+        if request["target"] in TOOLS:
             sends[request["target"], request["args_sha256"]].append(request["key"])
     for place, keys in sends.items():
         if len(keys) > MAX_SENDS:

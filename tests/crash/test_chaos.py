@@ -270,7 +270,7 @@ async def test_no_call_is_sent_more_than_six_times_whatever_happens(world: World
 
     async def kill() -> None:
         nonlocal killed
-        await asyncio.sleep(load.random.uniform(0.05, 0.3))
+        await asyncio.sleep(load.random.uniform(0.3, 0.8))
         if killed < 30 and await load.strike():
             load.start()
             killed += 1

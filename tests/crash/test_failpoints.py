@@ -17,7 +17,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from approvals.models import Approval
-from runs import signoff
+from runs import reconcile, signoff
 from runs.models import Event, Observation, Run
 from tenants.errors import Refused
 from tests.runtime.world import World, call
@@ -236,3 +236,28 @@ async def test_an_engine_frozen_at_any_point_and_awake_again_changes_nothing_it_
 async def test_an_engine_whose_database_connections_are_cut_at_any_point_goes_on(world: World, nursery: Nursery) -> None:
     cases = chosen("drop_db", EFFECTS)
     await sweep(world, nursery, "drop_db", cases if ALL else random.Random(5).sample(cases, 12))
+
+
+@pytest.mark.parametrize("point", ["in_expire", "in_settle"])
+@pytest.mark.parametrize("fate", ["kill9", "drop_db"])
+async def test_an_engine_that_dies_while_it_closes_what_people_left_open_closes_it_once(
+    world: World, nursery: Nursery, point: str, fate: str
+) -> None:
+    """The rare transactions outside a run's own entries: nothing of them is half done, and the next engine does them."""
+    await world.agent(deadlines={"tool_call_s": 0.5, "step_s": 20, "run_s": 60, "approval_s": 0.2})
+    await permit_all(world, "ask" if point == "in_expire" else "allow")
+    await world.fault("send_email", "drop_after")
+    run = await world.script(call("send_email", **arguments("unkeyed", "x")), {"text": "Done."})
+    struck = nursery.start(f"{point}={fate}")
+    if point == "in_settle":
+        held = await world.until(run, "needs_reconciliation")
+        seen = {"step": 1, "ord": 1, "attempt": 1, "applied": True, "result": {"ok": True}, "error_class": ""}
+        await sync_to_async(reconcile.observe)(held.tenant_id, run.id, held.fence, [seen])
+    end = time.monotonic() + 20
+    while "failpoint" not in struck.log.read_text() and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+    nursery.start()
+    assert (await world.until(run)).outcome == "completed"
+    kinds = await world.kinds(run)
+    assert kinds.count("approval_expired" if point == "in_expire" else "tool_call_reconciled") == 1
+    assert not (wrong := await violations(world)), "\n".join(wrong)
