@@ -1,7 +1,7 @@
 """One run as a page: what it was asked, what blocks it, what it spent, what it did and what came of it.
 
-`?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (head, answer, timeline, rows, tail, inspector) or a whole
-payload as plain text, `?ask=cancel` shows the question without JavaScript. POST `act` cancel or retry.
+`?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (PARTS) or a whole payload as plain text,
+`?ask=cancel` shows the question without JavaScript. POST `act` cancel or retry.
 """
 
 from __future__ import annotations

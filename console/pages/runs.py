@@ -37,7 +37,7 @@ from .session import signed_in
 
 PAGE = 50
 NEW_AT_MOST = 99  # more new runs than this read "99+"
-FILTERS = ("q", "state", "agent", "outcome", "tool", "release", "since")
+FILTERS = ("q", "state", "agent", "outcome", "tool", "release", "since", "until")
 SINCE = {"1h": ("Last hour", 1), "24h": ("Last 24 hours", 24), "7d": ("Last 7 days", 24 * 7), "30d": ("Last 30 days", 24 * 30)}
 OPEN = ",".join(state.value for state in RunState if state not in TERMINAL)
 PEOPLE = ",".join(("waiting_approval", "waiting_budget", "needs_reconciliation", "quarantined", "paused"))
