@@ -1,7 +1,7 @@
 """Named places where a test lets this process die, freeze or lose its database. Without SIGNALBOX_FAILPOINTS: one global check.
 
 `SIGNALBOX_FAILPOINTS="after_claim=kill9;before_socket=stop:3000@2"`: at the second time that `before_socket` is reached, freeze for
-3 s. What a point stands for is said where it is; docs/reliability.md shows what each comes to.
+3 s. What becomes of a run whose engine dies or freezes at each of them is the table in tests/crash/test_failpoints.py.
 """
 
 import gc

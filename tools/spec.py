@@ -106,7 +106,8 @@ class ToolSpec(Strict):
 
     @model_validator(mode="after")
     def effect_key_names_arguments(self) -> "ToolSpec":
-        known = set(self.input_schema.get("properties", {}))
+        properties = self.input_schema.get("properties")
+        known = set(properties) if isinstance(properties, dict) else set()
         if missing := sorted(set(PLACES.findall(self.effect_key)) - known):
             raise ValueError(f"effect_key: no argument is called {', '.join(missing)}")
         if self.effect_key and self.effect is Effect.READ:

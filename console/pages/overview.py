@@ -18,6 +18,7 @@ from console.api.registry import seen_by
 from console.live.rows import OPEN
 from console.management.commands.jobs import OVERDUE
 from console.metrics import Hour, Period, Standing, ToolHealth
+from console.models import Examination
 from console.templatetags.signalbox import duration, micros
 from runs.models import Agent, Run
 from tenants.actors import Actor
@@ -49,12 +50,12 @@ class Figure:
 @require_safe
 @signed_in
 def page(request: HttpRequest) -> HttpResponse:
-    """`?part=health|charts|series|waiting|live` answers one region alone."""
+    """`?part=health|charts|series|waiting|live|integrity` answers one region alone."""
     actor: Actor = request.actor  # type: ignore[attr-defined]
     part = request.GET.get("part")
     if part is None:
         context = health(actor)
-        context |= drawn(actor, context["tools"]) | waiting(actor) | live(actor)
+        context |= drawn(actor, context["tools"]) | waiting(actor) | live(actor) | integrity(actor)
         return render(request, "pages/overview.html", context)
     if part not in PARTS:
         raise Http404
@@ -239,4 +240,12 @@ def live(actor: Actor) -> JSON:
     return {"live": items, "more_live": len(found) > LISTED, "may_start": actor.can("runs:write")}
 
 
-PARTS = {"health": health, "charts": drawn, "series": drawn, "waiting": waiting, "live": live}
+def integrity(actor: Actor) -> JSON:
+    """What the doctor found when it last looked at the tables of all tenants: names and meanings of rules, never whose rows."""
+    last = Examination.objects.order_by("-at").first()
+    found = last.findings if last else []
+    broken = [one for one in found if not one["warning"]]
+    return {"examined": last, "violations": broken, "warnings": [one for one in found if one["warning"]]}
+
+
+PARTS = {"health": health, "charts": drawn, "series": drawn, "waiting": waiting, "live": live, "integrity": integrity}

@@ -19,7 +19,7 @@ from console.api import paging
 from console.event_text import text, tone
 from console.status import look
 from console.tracks import Event
-from console.waterfall import reveal
+from console.waterfall import Waterfall, reveal
 from runs import lifecycle
 from runs.models import Run
 from runs.states import TERMINAL, RunState
@@ -29,6 +29,7 @@ from tenants.errors import NotFound, Refused
 from . import run_detail, run_facts
 from .session import signed_in
 
+MOST = 1_000_000
 CHUNK = 200  # rows of the waterfall, and events of the tail, in one go
 PARTS = ("head", "answer", "timeline", "rows", "tail", "inspector", "payload")
 Context = dict[str, Any]
@@ -113,23 +114,29 @@ def asked(run: Run) -> Context:
 
 
 def drawn(request: HttpRequest, run: Run, events: list[Event]) -> Context:
-    """The waterfall: as many rows as are asked for, and always the selected one."""
+    """The waterfall: CHUNK rows from the start or around what is asked for by `sel`; `first` and `rows` are what a page has loaded."""
     whole = run_facts.waterfall_of(run, events, timezone.now())
     keys = [row.key for row in whole.rows]
     asked = request.GET.get("sel", "")
     selected = asked if asked in keys and run_detail.parsed(asked) else whole.default
     reveal(whole.rows, selected)
-    wanted = paging.number(request.GET.get("rows"), "rows", CHUNK, 1, 100_000)
-    wanted = max(wanted, keys.index(selected) + 1 if selected in keys else 0)
-    count = -(-wanted // CHUNK) * CHUNK
-    return {
-        "waterfall": whole,
-        "rows": whole.rows[:count],
-        "count": count,
-        "rest": max(0, len(whole.rows) - count),
-        "selected": selected,
-        "chosen": asked if asked == selected else "",
-    }
+    around = keys.index(asked) if asked in keys and asked == selected and "first" not in request.GET else 0
+    first = paging.number(request.GET.get("first"), "first", step_before(whole, around - CHUNK // 4) if around >= CHUNK else 0, 0, MOST)
+    count = paging.number(request.GET.get("rows"), "rows", CHUNK, 1, MOST)
+    return {"waterfall": whole, "selected": selected, "chosen": asked if asked == selected else "", **part_of(whole, first, first + count)}
+
+
+def part_of(whole: Waterfall, first: int, end: int) -> Context:
+    """Rows with what is left out before (`first`) and after them (`rest`)."""
+    return {"rows": whole.rows[first:end], "first": first, "count": max(end - first, 1), "end": end, "rest": max(0, len(whole.rows) - end)}
+
+
+def step_before(whole: Waterfall, place: int) -> int:
+    """Where the step of a row begins: a part never begins inside a step."""
+    place = max(place, 0)
+    while place and whole.rows[place].level > 1:
+        place -= 1
+    return place
 
 
 def room(rows: int) -> str:
@@ -142,11 +149,14 @@ def timeline(request: HttpRequest, actor: Actor, run: Run) -> Context:
 
 
 def more_rows(request: HttpRequest, actor: Actor, run: Run) -> Context:
-    """The next chunk after `from`."""
-    start = paging.number(request.GET.get("from"), "from", 0, 0, 100_000)
+    """The chunk after `from`, or the one before `to`."""
     context = drawn(request, run, run_facts.events_of(run))
-    rows = context["waterfall"].rows
-    return context | {"rows": rows[start : start + CHUNK], "count": start + CHUNK, "rest": max(0, len(rows) - start - CHUNK)}
+    whole = context["waterfall"]
+    if "to" in request.GET:
+        end = min(paging.number(request.GET["to"], "to", 0, 0, MOST), len(whole.rows))
+        return context | part_of(whole, step_before(whole, end - CHUNK), end) | {"rest": 0}
+    start = paging.number(request.GET.get("from"), "from", 0, 0, MOST)
+    return context | part_of(whole, start, start + CHUNK) | {"first": 0}
 
 
 def tail(request: HttpRequest, actor: Actor, run: Run) -> Context:
@@ -169,7 +179,7 @@ def tail_of(request: HttpRequest, events: list[Event]) -> Context:
         }
         for event in shown
     ]
-    return {"lines": lines, "earlier": len(kept) - len(shown), "first": shown[0].seq if shown else 0, "before": before, "began": began}
+    return {"lines": lines, "earlier": len(kept) - len(shown), "oldest": shown[0].seq if shown else 0, "before": before, "began": began}
 
 
 def offset(seconds: float) -> str:

@@ -20,13 +20,17 @@ from tenants.roles import Role
 JSON = dict[str, Any]
 COUNTS = """
 select (select count(*) from run where {tenant} state = any(%(open)s)),
-       (select count(*) from approvals_approval where {tenant} state = 'pending')
+       (select count(*) from approvals_approval where {tenant} state = 'pending'),
+       (select count(*) from runs_unknownwrite where {tenant} result = '')
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One link of the navigation. `name`: of the URL. `tone`: "hot" where a person must act."""
+    """One link of the navigation. `name`: of the URL. `tone`: "hot" where a person must act, "bad" where something went wrong.
+
+    `rare`: only there while its count is not zero.
+    """
 
     label: str
     name: str
@@ -34,6 +38,7 @@ class Item:
     count: str = ""
     count_label: str = ""
     tone: str = ""
+    rare: bool = False
 
 
 OPERATE = (
@@ -41,6 +46,7 @@ OPERATE = (
     Item("Runs", "runs", "activity", "runs", "live"),
     Item("Approvals", "approvals", "hand", "approvals", "waiting", "hot"),
     Item("Tools", "tools", "wrench"),
+    Item("Unknown writes", "unknowns", "circle-question-mark", "unknowns", "open", "bad", rare=True),
 )
 ADMIN = Item("Admin", "admin:index", "shield")
 GOVERN = (Item("API docs", "api-docs", "book-open"),)
@@ -73,7 +79,11 @@ def navigation(request: HttpRequest, actor: Actor) -> list[JSON]:
         ("Govern", (ADMIN, *GOVERN) if actor.user.is_staff else GOVERN),
         ("Demo", DEMO if settings.DEMO else ()),
     )
-    return [{"title": title, "items": [shown(request.path, item, counts) for item in items]} for title, items in groups if items]
+    return [
+        {"title": title, "items": [shown(request.path, item, counts) for item in items if counts.get(item.count) or not item.rare]}
+        for title, items in groups
+        if items
+    ]
 
 
 def shown(path: str, item: Item, counts: dict[str, int]) -> JSON:
@@ -90,12 +100,15 @@ def shown(path: str, item: Item, counts: dict[str, int]) -> JSON:
 
 
 def live_counts(actor: Actor) -> dict[str, int]:
-    """Runs that are not over and approvals that wait, as the live channel counts them: a platform admin's are everybody's."""
+    """Runs that are not over, approvals that wait, and writes whose outcome is unknown: a platform admin's are everybody's.
+
+    The live channel counts the first two in the same way.
+    """
     tenant = "" if actor.platform_admin else "tenant_id = %(tenant)s and"
     with connection.cursor() as cursor:
         cursor.execute(COUNTS.format(tenant=tenant), {"tenant": actor.tenant.id, "open": OPEN})
-        runs, approvals = cursor.fetchone()
-    return {"runs": runs, "approvals": approvals}
+        runs, approvals, unknowns = cursor.fetchone()
+    return {"runs": runs, "approvals": approvals, "unknowns": unknowns}
 
 
 def tenants_of(actor: Actor) -> list[Tenant]:

@@ -3,9 +3,12 @@
 Live data may fetch parts of a page again (`?part=`): the list, the state of a case, what is known. The form is in none of them.
 """
 
-from datetime import datetime
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -16,23 +19,46 @@ from django.views.decorators.http import require_http_methods, require_safe
 from console import records, sentences
 from console.api import paging
 from console.api.unknowns import find, visible
+from console.templatetags.signalbox import milliseconds
 from runs import reconcile
-from runs.models import Call, Run, UnknownWrite
+from runs.models import Call, Observation, Run, UnknownWrite
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.ids import encode
 from tenants.models import Member
 from tenants.roles import NEEDS, ORDER
+from tools.definitions import ErrorClass
 
 from .approvals import briefly, headline
 from .session import signed_in
-from .unknown_facts import SILENCE, entries, quiet_from, sent_at, sent_ones
 
 Context = dict[str, Any]
 Result, How = UnknownWrite.Result, UnknownWrite.How
 LISTED = 50  # cases in the list
 MAY_SETTLE = NEEDS["approvals:decide"]
 HOW = {How.PERSON: "by a person", How.VERIFIED: "by the tool's own check", How.LATE_EVIDENCE: "by its answer, which came late"}
+
+SILENCE = {  # error class of the call -> why nobody knows
+    reconcile.LOST: "the engine that sent it never said what came of it",
+    ErrorClass.INVALID_OUTPUT: "its answer could not be understood",
+    "": "its answer never came",
+}
+VERDICTS = {  # verdict of a probe -> (icon, tone, words)
+    "applied": ("circle-check", "ok", "The tool's check says: applied"),
+    "not_applied": ("circle-x", "fail", "The tool's check says: not applied"),
+    "cannot_tell": ("circle-question-mark", "idle", "The tool's check cannot tell"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that is known of a case. `at`: when, or None where that is not known. `detail`: foreign text."""
+
+    at: datetime | None
+    icon: str
+    tone: str
+    words: str
+    detail: str = ""
 
 
 @require_safe
@@ -133,8 +159,8 @@ def item(case: UnknownWrite, call: Call | None, agent: str) -> Context:
         "call": call,
         "agent": agent,
         "run_id": encode("agt", case.run_id),
-        "headline": headline(case.tool, call and getattr(call, "brief", None)),
-        "last": case.probes[-1] if case.probes else None,
+        "headline": headline(case.tool, getattr(call, "brief", None)),
+        "verdict": str(case.probes[-1]["verdict"]).replace("_", " ") if case.probes else "",
         "how": HOW.get(How(case.how)) if case.how else "",
     }
 
@@ -164,7 +190,7 @@ def state_of(case: UnknownWrite, call: Call | None) -> Context:
         "run_id": encode("agt", case.run_id),
         "agent": call.run.agent_id if call else "",
         "sent_at": sent_at(case, call),
-        "silence": SILENCE.get(call and call.error_class or "", SILENCE[""]),
+        "silence": SILENCE.get(call.error_class or "", SILENCE[""]) if call else SILENCE[""],
         "quiet_from": quiet,
         "is_quiet": quiet is None or quiet <= timezone.now(),
         "how": HOW.get(How(case.how)) if case.how else "",
@@ -177,4 +203,87 @@ def sent(call: Call | None) -> Context:
     if call is None or call.args is None:
         return {"rows": None, "exact": "", "size": 0}
     raw = bytes(call.args)
-    return {"rows": sentences.rows(sent_ones(raw)), "exact": records.text_of(raw), "size": len(raw)}
+    return {"rows": sentences.rows(json.loads(raw)), "exact": records.text_of(raw), "size": len(raw)}
+
+
+def quiet_from(call: Call) -> datetime | None:
+    """From when on nothing of the call can be on its way, as `runs.reconcile.quiet` has it. None: nothing is."""
+    if call.send_deadline is None or call.error_class != reconcile.LOST:
+        return call.send_deadline
+    return call.send_deadline + timedelta(seconds=2 * settings.LEASE_TTL_S)
+
+
+# what is known ----------------------------------------------------------------------------------------------------------------
+
+
+def entries(case: UnknownWrite, call: Call | None) -> list[Entry]:
+    """What happened to the case's call in order, then what is still to come."""
+    known = [*sends(case, call), *late(case), *(probed(probe) for probe in case.probes)]
+    known.append(Entry(case.opened_at, "circle-question-mark", "fail", "Unknown: this case was opened"))
+    if case.settled_at:
+        words = f"Settled: {'applied' if case.result == Result.APPLIED else 'not applied'}, {HOW[How(case.how)]}"
+        known.append(Entry(case.settled_at, "check", "ok", f"{words}, {case.settled_by}" if case.settled_by else words))
+    else:
+        known += awaited(case, call)
+    return sorted(known, key=lambda entry: entry.at or case.opened_at)
+
+
+def sends(case: UnknownWrite, call: Call | None) -> list[Entry]:
+    """Each send, and how it ended. Sends after the case was settled belong to what came later."""
+    if call is None:
+        return []
+    made: list[Entry] = []
+    for one in records.attempts(call.run).get((case.step, case.ord), []):
+        started = datetime.fromisoformat(one["started_at"])
+        if case.settled_at and started > case.settled_at:
+            break
+        made.append(Entry(started, "arrow-down-to-line", "run", f"Sent, attempt {one['n'] or len(made) + 1}"))
+        if one["ended_at"]:
+            made.append(ended(datetime.fromisoformat(one["ended_at"]), one))
+    return made or [Entry(call.dispatched_at, "arrow-down-to-line", "run", "Sent")]
+
+
+def ended(at: datetime, one: Context) -> Entry:
+    after = f" after {milliseconds(one['latency_ms'])}" if one["latency_ms"] is not None else ""
+    if one["result"] == "ok":
+        return Entry(at, "circle-check", "ok", f"Answered{after}")
+    status = f", status {one['status']}" if one["status"] else ""
+    return Entry(at, "octagon-x", "fail", f"No usable answer{after}", f"{one['error_type'] or 'unknown'}{status}")
+
+
+def late(case: UnknownWrite) -> list[Entry]:
+    """What engines saw that no longer owned the run."""
+    said: dict[bool | None, tuple[str, str, str]] = {
+        True: ("circle-check", "ok", "it was applied"),
+        False: ("circle-x", "fail", "it was not applied"),
+    }
+    rows = Observation.objects.filter(run_id=case.run_id, step=case.step, ord=case.ord).order_by("id")[:LISTED]
+    made = []
+    for row in rows:
+        icon, tone, words = said.get(row.applied, ("circle-question-mark", "idle", "it did not know either"))
+        detail = row.error_class or (json.dumps(row.result, ensure_ascii=False)[:300] if row.result else "")
+        made.append(Entry(row.at, icon, tone, f"An engine that had lost the run saw of attempt {row.attempt}: {words}", detail))
+    return made
+
+
+def probed(probe: Context) -> Entry:
+    icon, tone, words = VERDICTS.get(probe["verdict"], VERDICTS["cannot_tell"])
+    return Entry(datetime.fromisoformat(probe["at"]), icon, tone, words, probe["detail"])
+
+
+def awaited(case: UnknownWrite, call: Call | None) -> list[Entry]:
+    """Of an open case: until when the send may take, from when on nothing is on its way, and the next probe."""
+    made: list[Entry] = []
+    if call and call.send_deadline:
+        made.append(Entry(call.send_deadline, "timer", "idle", "The send had to be over by then"))
+        made.append(Entry(quiet_from(call), "lock", "idle", "From then on nothing of it can be on its way"))
+    if case.next_probe_at:
+        made.append(Entry(case.next_probe_at, "search", "run", "The tool's check is asked again"))
+    return made
+
+
+def sent_at(case: UnknownWrite, call: Call | None) -> datetime | None:
+    """When it was sent for the last time before the case was opened."""
+    if call is None or call.dispatched_at is None:
+        return None
+    return call.dispatched_at if call.dispatched_at <= (case.settled_at or timezone.now()) else None

@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from . import approvals, demo, new_run, overview, run, runs, session, tools
+from . import approvals, demo, new_run, overview, run, runs, session, tools, unknowns
 
 urlpatterns = [
     path("", overview.page, name="overview"),
@@ -12,6 +12,8 @@ urlpatterns = [
     path("runs/<str:run_id>/", run.page, name="run"),
     path("approvals/", approvals.inbox, name="approvals"),
     path("approvals/<str:approval_id>/", approvals.approval, name="approval"),
+    path("unknowns/", unknowns.page, name="unknowns"),
+    path("unknowns/<str:unknown_id>/", unknowns.one, name="unknown"),
     path("tools/", tools.page, name="tools"),
     path("tools/<str:name>/", tools.one, name="tool"),
     path("demo/", demo.page, name="demo"),

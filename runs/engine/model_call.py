@@ -144,6 +144,8 @@ def absorb_failure(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, 
         endpoint.retry, failure.error_class, turn.tries, mutating=False, keyed=False, retry_after_s=failure.retry_after_s,
         left_s=f.left_for(turn, f.limits.step_s), rnd=e.rnd, max_sends=max(0, retries.MAX_SENDS - (turn.attempt - turn.tries)),
     )  # fmt: skip
+    if wait is not None and not e.retry_budget.may_retry(endpoint.base_url):
+        wait = None
     f.pending.changed.append(
         Changed(
             turn.step, 0, turn.state, error=failure.error_class, attempt=turn.attempt, latency=failure.latency_ms,
@@ -157,13 +159,13 @@ def absorb_failure(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, 
         output_tokens=failure.tokens_out, cost_micro=cost, result="error", retryable=wait is not None, data=data,
     )  # fmt: skip
     f.pending.rare["last_error"] = {"error_type": failure.error_class.value, "message": failure.message[:500], "step": turn.step}
-    if wait is not None and e.retry_budget.may_retry(endpoint.base_url):
+    if wait is not None:
         f.wait_s = wait
         f.say(Kind.RETRY_SCHEDULED, **facts, result="retried", data={"attempt": turn.attempt + 1, "wait_ms": int(wait * 1000)})
     elif following := next_model(f, turn):
         f.say(Kind.FALLBACK_ACTIVATED, **facts, result="degraded", data={"from": turn.model, "to": following})
         turn.model, turn.tries, f.wait_s = following, 0, 0.0
-    else:
+    elif f.left_s() > 0:  # else the run's own deadline cut it short, and that is how the run ends
         outcome = Outcome.INVALID_OUTPUT if failure.error_class == "invalid_output" else Outcome.MODEL_ERROR
         failed(f, outcome, failure.message, failure.error_class.value)
 

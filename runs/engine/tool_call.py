@@ -42,10 +42,10 @@ async def advance(f: Flight, e: Services, turn: Turn) -> None:
     apply(f, rulings)
     sends = [r for r in rulings if r.timeout is not None]
     if sends:
-        spent = time.monotonic() - began  # the deadline that was committed runs since then
         fp("after_dispatch_commit")
         f.lease.check()
         fp("before_socket")
+        spent = time.monotonic() - began  # the deadline that was committed runs since then: who was frozen here sends nothing
         results = await asyncio.gather(*(send(f, e, turn, r.call, (r.timeout or 0.0) - spent) for r in sends))
         fp("after_answer")
         for r, result in zip(sends, results, strict=True):

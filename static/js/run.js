@@ -65,7 +65,7 @@
     const list = shown();
     const act = {
       ArrowDown: () => step(row, 1), ArrowUp: () => step(row, -1), ArrowRight: () => inward(row), ArrowLeft: () => outward(row),
-      Home: () => focus(list[0]), End: () => focus(list.at(-1)), Enter: () => row.id === "rest" ? row.click() : choose(row), " ": () => choose(row),
+      Home: () => focus(list[0]), End: () => focus(list.at(-1)), Enter: () => row.dataset.at ? choose(row) : row.click(), " ": () => choose(row),
     }[e.key];
     if (act) { e.preventDefault(); act() }
   }
@@ -116,7 +116,7 @@
     if (button) return setAll(button.dataset.tree === "expand");
     if (!plainClick(e)) return;
     const row = e.target.closest("#tree [role=treeitem]"), tab = e.target.closest("#inspector [data-tab][href]"), other = e.target.closest("[data-select]");
-    if (row && row.id !== "rest") {
+    if (row?.dataset.at) {
       e.preventDefault(); rove(row); row.focus({ preventScroll: true });
       if (e.target.closest(".tw") && row.ariaExpanded) return setOpen(row, row.ariaExpanded !== "true");
       choose(row, { tab: row.dataset.at.endsWith(".policy") ? "policy" : undefined });
@@ -146,8 +146,8 @@
     if (title && doc.title !== title) doc.title = title;
     if (!byId("tree")) return;
     if (atEnd) doc.querySelector(".lanes").scrollTop = 1e9;
-    const count = rows().length - (byId("rest") ? 1 : 0);
-    if (count > 200) aim(byId("timeline"), { rows: count });
+    const count = rows().filter(row => row.dataset.at).length, first = byId("earlier")?.dataset.first ?? 0;
+    if (count > 200 || first) aim(byId("timeline"), { first, rows: count });
     layout();
   });
   let atEnd = true;  // of the tree's box, which has a height of its own while the run is live

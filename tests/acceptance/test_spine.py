@@ -190,7 +190,6 @@ def test_a_run_stops_at_its_deadline(desk: Stack) -> None:
 
 
 @pytest.mark.mission("P4.1")
-@pytest.mark.xfail(strict=True, reason="the engine calls it model_error when the run's own deadline cut the model call short")
 def test_a_run_whose_model_is_too_slow_for_it_stops_at_its_deadline(desk: Stack) -> None:
     run_id = desk.submit(script({"text": "Too late.", "latency_ms": 5000}), agent="clerk", budget={"run_s": 1})
     assert desk.until(run_id)["outcome"] == "deadline_exceeded"

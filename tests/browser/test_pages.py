@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, TimeoutError, expect
 
 from tests.acceptance.stack import Stack
 
@@ -21,6 +21,9 @@ window.shifted = 0;
 new PerformanceObserver(list => { for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted += shift.value })
   .observe({ type: "layout-shift", buffered: true });
 """
+STICKS_OUT = """() => [...document.querySelectorAll("body *")]
+  .filter(el => el.getBoundingClientRect().right > innerWidth + 1 && !el.closest(".scroll-x"))
+  .slice(0, 5).map(el => `${el.localName}#${el.id}.${el.className}`)"""
 UNMARKED = """() => {
   const at = document.activeElement, css = getComputedStyle(at);
   if (at === document.body) return "";
@@ -61,6 +64,15 @@ def opened(page: Page, address: str) -> None:
         expect(page.locator("[data-live-state]").first).to_have_attribute("data-state", "live")
 
 
+def wider_than_the_window(page: Page) -> list[str]:
+    """What sticks out once everything has settled: charts follow a new width a moment later."""
+    try:
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=3000)
+    except TimeoutError:
+        return [f"scrolls sideways: {page.evaluate(STICKS_OUT)}"]
+    return []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("address", PAGES)
 def test_a_page_is_accessible_and_fits_at_every_width(told: Told, signed_in: SignedIn, address: str, scheme: str) -> None:
@@ -69,8 +81,7 @@ def test_a_page_is_accessible_and_fits_at_every_width(told: Told, signed_in: Sig
     found = {}
     for width, height in WIDTHS:
         page.set_viewport_size({"width": width, "height": height})
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        found[width] = [*violations(page), *([f"scrolls sideways by {wide} px"] if wide > 0 else [])]
+        found[width] = [*wider_than_the_window(page), *violations(page)]
     assert found == {width: [] for width, _ in WIDTHS}
 
 
@@ -81,8 +92,7 @@ def test_signing_in_is_accessible_and_leads_to_the_page_that_was_asked_for(stack
     page.goto("/runs/")
     for width, height in WIDTHS:
         page.set_viewport_size({"width": width, "height": height})
-        assert violations(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert [*wider_than_the_window(page), *violations(page)] == []
     page.get_by_label("Username").fill("approver")
     page.get_by_label("Password").fill("not the password")
     page.keyboard.press("Enter")

@@ -14,7 +14,9 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connections
 
 from runs.models import Engine, Event, Run
-from tests.runtime.world import TICKET, World, call
+from tests.runtime.world import TEXT, TICKET, World, call, schema
+from tools import catalog
+from tools.spec import ToolSpec
 
 from .nursery import Forked, Nursery
 from .oracle import HELD, violations
@@ -125,3 +127,9 @@ async def patiently(step: Callable[[], Awaitable[Any]]) -> Any:
             with contextlib.suppress(DatabaseError):
                 await sync_to_async(connections.close_all)()
             await asyncio.sleep(0.1)
+
+
+async def put_python(world: World, name: str) -> None:
+    spec = {"adapter": {"kind": "python", "name": name}, "description": name, "effect": "read", "input_schema": schema(tag=TEXT),
+            "timeout_s": 20}  # fmt: skip
+    await sync_to_async(catalog.put)(None, name, ToolSpec.model_validate(spec))

@@ -60,6 +60,7 @@ class Nursery:
         """`modest`: it takes over nobody's runs and never polls, so that only its own case happens in it."""
         self.made += 1
         log = self.logs / f"engine-{self.made}.log"
+        log.touch()
         order = {"points": points, "lease": lease, "slots": slots, "modest": modest, "log": str(log)}
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(order) + "\n")

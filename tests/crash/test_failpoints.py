@@ -8,16 +8,18 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from asgiref.sync import sync_to_async
 
 from approvals.models import Approval
-from runs import reconcile, signoff
+from runs import failpoints, reconcile, signoff
 from runs.models import Event, Observation, Run
 from tenants.errors import Refused
 from tests.runtime.world import World, call
@@ -29,7 +31,7 @@ from .oracle import HELD, violations
 
 ALL = bool(os.environ.get("CHAOS"))
 OK, UNKNOWN = "succeeded", "needs_reconciliation"
-AT_ONCE = 24  # a frozen engine keeps its connections
+AT_ONCE = 24  # engines frozen together: each keeps its connections
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ CASES = [
     Place("in_flush", 2, OK, OK),
     Place("after_flush", 2, UNKNOWN, UNKNOWN),  # durable, and never sent: indistinguishable from sent
     Place("after_dispatch_commit", 1, UNKNOWN, UNKNOWN),  # awake again, the lease check forbids the send
-    Place("before_socket", 1, UNKNOWN, OK),  # awake again, it sends once: nobody sent it meanwhile; its answer is late evidence
-    Place("after_answer", 1, UNKNOWN, OK),
+    Place("before_socket", 1, UNKNOWN, UNKNOWN),  # awake again, the time of the send is over
+    Place("after_answer", 1, UNKNOWN, OK),  # awake again, its answer is late evidence
     Place("before_model_intent", 2, UNKNOWN, OK),  # the result is known, and not committed
     Place("in_flush", 3, UNKNOWN, OK),
     Place("after_flush", 3, OK, OK),
@@ -86,7 +88,7 @@ CASES = [
     Place("before_consume", 1, OK, OK, "asked"),
     Place("in_consume", 1, OK, OK, "asked"),
     Place("after_consume", 1, UNKNOWN, UNKNOWN, "asked"),
-    Place("before_approved_socket", 1, UNKNOWN, OK, "asked"),
+    Place("before_approved_socket", 1, UNKNOWN, UNKNOWN, "asked"),
     Place("after_approved_answer", 1, UNKNOWN, OK, "asked"),
 ]  # fmt: skip
 
@@ -196,8 +198,9 @@ def chosen(fate: str, effects: Iterable[str]) -> list[tuple[Place, str]]:
 async def sweep(world: World, nursery: Nursery, fate: str, cases: list[tuple[Place, str]]) -> None:
     began = time.monotonic()
     await prepare(world)
-    for first in range(0, len(cases), AT_ONCE):
-        struck = await strike_all(world, nursery, fate, cases[first : first + AT_ONCE], first)
+    together = AT_ONCE if fate == "stop" else len(cases)
+    for first in range(0, len(cases), together):
+        struck = await strike_all(world, nursery, fate, cases[first : first + together], first)
         await recover(world, nursery, struck)
         assert not (wrong := await wrong_states(struck)), "\n".join(wrong)
         assert not (wrong := await violations(world)), "\n".join(wrong)
@@ -261,3 +264,14 @@ async def test_an_engine_that_dies_while_it_closes_what_people_left_open_closes_
     kinds = await world.kinds(run)
     assert kinds.count("approval_expired" if point == "in_expire" else "tool_call_reconciled") == 1
     assert not (wrong := await violations(world)), "\n".join(wrong)
+
+
+def test_every_point_in_the_code_is_in_the_table_and_a_wrong_name_is_refused() -> None:
+    root = Path(failpoints.__file__).parent
+    placed = [name for file in root.rglob("*.py") for name in re.findall(r'^ +fp\("(\w+)"\)$', file.read_text(), re.M)]
+    assert sorted(placed) == sorted(failpoints.POINTS), "each point is at one place"
+    assert {place.point for place in CASES} | {"in_expire", "in_settle"} == set(failpoints.POINTS)
+    for wrong in ("nowhere=kill9", "in_flush=explode", "in_flush"):
+        with pytest.raises(ValueError, match="not a failpoint"):
+            failpoints.arm(wrong)
+    failpoints.arm("")

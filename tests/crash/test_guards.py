@@ -1,313 +1,35 @@
-"""Every guard proven: with it nothing happens, without it a directed scenario shows the harm it prevents.
+"""Every guard proven: with it nothing happens, without it a directed scenario (`harms`) shows the harm it prevents.
 
 A guard is switched off by replacing its text or function in this process; the product has no switch for it.
 """
 
-import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any
 
-import psycopg
 import pytest
-from asgiref.sync import sync_to_async
 
 from approvals import gate
-from approvals.models import Approval
 from console import records
 from console.api import runs as api
-from runs import failpoints, reconcile, signoff
-from runs.engine import drive, effects, engine, journal, services, tool_call
-from runs.engine.journal import Entry, Journal
-from runs.models import UnknownWrite
-from tenants.errors import Refused
-from tenants.models import Controls, Tenant
-from tests.console.callers import caller
-from tests.runtime.test_journal import claimed, entry
-from tests.runtime.world import TEXT, TICKET, World, call, make_people, schema
-from tools import catalog, egress
-from tools.models import Permission
-from tools.spec import ToolSpec
+from runs import failpoints, reconcile
+from runs.engine import drive, effects, engine, journal, lease, tool_call
+from tests.runtime.world import World
+from tools import egress
 
+from . import harms
 from .figures import figure
+from .harms import Stage
 
-MAIL = {"to": "a@example.com", "subject": "s", "body": "b"}
-NOBODY = "00000000-0000-0000-0000-00000000dead"
-TAKE_AWAY: LiteralString = f"update run set owner = '{NOBODY}', fence = fence + 1, entry = 0, hold_until = null where owner is not null"
 shown: dict[str, set[bool]] = {}
-began = time.monotonic()
-
-
-@dataclass
-class Stage:
-    world: World
-    owner: str
-    patch: pytest.MonkeyPatch
-
-    def sql(self, statement: LiteralString, **values: Any) -> None:
-        """At once and committed, also from inside an engine's coroutine."""
-        with psycopg.connect(self.owner, autocommit=True) as connection:
-            connection.execute(statement, values)
-
-    async def sent(self, tool: str) -> int:
-        return len([r for r in await self.world.received() if r["target"] == tool])
-
-    async def until_sent(self, tool: str, times: int = 1, seconds: float = 5) -> bool:
-        end = time.monotonic() + seconds
-        while await self.sent(tool) < times:
-            if time.monotonic() > end:
-                return False
-            await asyncio.sleep(0.01)
-        return True
-
-    async def mail(self, decision: str = "allow", *faults: Any, **options: Any) -> Any:
-        """A run that sends one mail; its engine is started by the scenario."""
-        await self.world.agent(**options)
-        await self.world.permit("send_email", decision, loosen=True)
-        return await self.world.script(call("send_email", **MAIL), {"text": "Done."})
-
-    async def approve(self, run: Any) -> None:
-        one = await Approval.objects.aget(run_id=run.id, state="pending")
-        await sync_to_async(signoff.decide)(self.world.people["approver"], one.id, verdict="approve", digest=one.digest)
-
-    async def effects(self, what: str, most: int = 0) -> str:
-        made = len(await self.world.ledger())
-        return "" if made <= most else f"{what}: {made} effects"
+spent: list[float] = []  # seconds of each
 
 
 @pytest.fixture
 def stage(world: World, urls: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     yield Stage(world, urls.owner, monkeypatch)
     failpoints.arm("")
-
-
-# the scenarios: each says what harm was done, or nothing ----------------------------------------------------------------------------
-
-
-async def stale_entry(s: Stage) -> str:
-    (run,) = await claimed(s.world, 1)
-    writer = Journal(s.world.dsn)
-    await writer.start()
-    s.sql("update run set fence = 2, entry = 0")
-    verdict = (await writer.write(entry(run, 1, fence=1))).verdict
-    await writer.stop()
-    return "" if verdict == "stale" else "a superseded engine wrote into the run"
-
-
-async def same_entry_twice(s: Stage) -> str:
-    (run,) = await claimed(s.world, 1)
-    writer = Journal(s.world.dsn)
-    await writer.start()
-    for _ in range(2):
-        await writer.write(Entry(run.id, 1, 1, [("plan_decided", '{"v":1}')], tokens_in=5))
-    await writer.stop()
-    times = (await s.world.kinds(run)).count("plan_decided")
-    return "" if times == 1 else f"an entry that was sent again is in the history {times} times"
-
-
-async def frozen_before_the_socket(s: Stage) -> str:
-    run = await s.mail()
-    made = await s.world.engine(ttl_s=2.0)
-
-    def freeze() -> None:
-        made.services.lease.confirmed -= 100
-        s.sql(TAKE_AWAY)
-
-    failpoints.put("after_dispatch_commit", freeze)
-    await s.world.until(run, "needs_reconciliation", "succeeded")
-    await asyncio.sleep(0.3)
-    return "" if not await s.sent("send_email") else "a mail was sent by an engine that had lost the run"
-
-
-async def lapsed_with_a_write_in_flight(s: Stage) -> str:
-    run = await s.mail()
-    await s.world.fault("send_email", "latency", ms=1500)
-    await s.world.engine(ttl_s=60.0)
-    await s.until_sent("send_email")
-    s.sql("update engine set lease_until = now() - interval '1 second'")
-    await s.world.engine()
-    await asyncio.sleep(0.8)
-    s.sql("update engine set lease_until = now() + interval '1 minute'")
-    await s.world.until(run, "succeeded", "needs_reconciliation")
-    kinds = await s.world.kinds(run)
-    done = kinds.index("tool_call_completed") if "tool_call_completed" in kinds else len(kinds)
-    return "a run was taken over while its write was on its way" if "run_taken_over" in kinds[:done] else ""
-
-
-async def taken_over_with_a_write_in_flight(s: Stage) -> str:
-    run = await s.mail()
-    await s.world.fault("send_email", "latency", ms=300)
-    await s.world.engine()
-    await s.until_sent("send_email")
-    s.sql(TAKE_AWAY)
-    await s.world.until(run, "succeeded", "needs_reconciliation")
-    return await s.effects("one mail", 1)
-
-
-async def denied_before_the_dispatch(s: Stage) -> str:
-    run = await s.mail()
-
-    def deny() -> None:
-        s.sql(f"update {Permission._meta.db_table} set decision = 'deny' where tool_id = 'send_email'")  # type: ignore[arg-type]
-        s.sql(f"update {Controls._meta.db_table} set rev = rev + 1")  # type: ignore[arg-type]
-
-    failpoints.put("before_dispatch_commit", deny)
-    await s.world.engine()
-    await s.world.until(run)
-    return await s.effects("a mail that was denied before its dispatch")
-
-
-async def cancelled_before_the_dispatch(s: Stage) -> str:
-    run = await s.mail()
-    failpoints.put("before_dispatch_commit", lambda: s.sql("update run set cancel_requested = true"))
-    await s.world.engine()
-    await s.world.until(run)
-    return await s.effects("a mail of a run that was cancelled before its dispatch")
-
-
-async def approved_and(s: Stage, meanwhile: Callable[[], None], point: str, what: str) -> str:
-    run = await s.mail("ask")
-    await s.world.engine()
-    await s.world.until(run, "waiting_approval")
-    if point:
-        failpoints.put(point, meanwhile)
-    else:
-        meanwhile()
-    await s.approve(run)
-    await s.world.until(run)
-    return await s.effects(what)
-
-
-async def changed_after_the_approval(s: Stage) -> str:
-    other = b'{"body":"b","subject":"s","to":"thief@example.com"}'
-    return await approved_and(s, lambda: s.sql("update call set args = %(a)s where ord = 1", a=other), "", "a mail nobody approved")
-
-
-async def withdrawn_before_the_dispatch(s: Stage) -> str:
-    table = Approval._meta.db_table
-    void: Any = f"update {table} set state = 'void'"
-    return await approved_and(s, lambda: s.sql(void), "before_consume", "a mail whose approval was withdrawn")
-
-
-async def approver_dismissed(s: Stage) -> str:
-    dismiss = "delete from tenants_member where user_id = %(u)s"
-    user = s.world.people["approver"].user.pk
-    return await approved_and(s, lambda: s.sql(dismiss, u=user), "before_consume", "a mail approved by somebody who no longer may")
-
-
-async def cancelled_before_the_consumption(s: Stage) -> str:
-    cancel: Any = "update run set cancel_requested = true"
-    return await approved_and(s, lambda: s.sql(cancel), "before_consume", "an approved mail of a cancelled run")
-
-
-async def poison(s: Stage) -> str:
-    await s.world.agent(deadlines={"tool_call_s": 30, "step_s": 60, "run_s": 60})
-    await s.world.fault("search_docs", "hang", times=-1)
-    run = await s.world.script(call("search_docs", query="x"), {"text": "Done."})
-    await s.world.engine()
-    times = 0
-    while times < 5 and await s.until_sent("search_docs", times + 1, 3):
-        s.sql(TAKE_AWAY)
-        times += 1
-    await s.world.http("DELETE", "/faults")
-    state = (await s.world.until(run, "quarantined", "succeeded", "failed")).state
-    return "" if state == "quarantined" and times < 5 else f"a run took engines down {times} times"
-
-
-async def private_address(s: Stage) -> str:
-    door = egress.Egress()
-    try:
-        await door.exchange(egress.build_request("GET", s.world.url + "/healthz", headers={}), allow=frozenset(), timeout_s=2)
-    except egress.EgressFailure as failure:
-        return "" if failure.reason == "refused" else str(failure)
-    finally:
-        await door.aclose()
-    return "a private address that nobody listed was reached"
-
-
-async def foreign_run(s: Stage) -> str:
-    await s.world.agent()
-    run = await s.world.submit("hello")
-
-    def look() -> int:
-        people = make_people(Tenant.objects.create(slug="other"))
-        return int(caller(people["admin"]).get(f"/runs/{run.run_id}").status_code)
-
-    return "" if await sync_to_async(look)() == 404 else "a run of another tenant was shown"
-
-
-async def same_effect_three_times(s: Stage) -> str:
-    spec = {
-        "adapter": {"kind": "http", "url": f"{s.world.url}/desk/tickets"}, "description": "Open a ticket", "effect": "write",
-        "idempotency": "key", "effect_key": "ticket:{account_id}",
-        "input_schema": schema(account_id=TEXT, priority={"enum": ["low", "normal", "urgent"]}, summary=TEXT),
-    }  # fmt: skip
-    await sync_to_async(catalog.put)(None, "create_ticket", ToolSpec.model_validate(spec))
-    await s.world.agent()
-    await s.world.permit("create_ticket", "allow", loosen=True)
-    again = [call("create_ticket", **{**TICKET, "summary": f"said {n} times"}) for n in range(3)]
-    run = await s.world.script(*again, {"text": "Done."})
-    await s.world.engine()
-    await s.world.until(run)
-    return await s.effects("one ticket asked for three times", 1)
-
-
-async def answer_lost_and_sent_again(s: Stage) -> str:
-    await s.world.agent()
-    await s.world.permit("create_ticket", "allow", loosen=True)
-    await s.world.fault("create_ticket", "drop_after")
-    run = await s.world.script(call("create_ticket", **TICKET), {"text": "Done."})
-    await s.world.engine()
-    await s.world.until(run)
-    return await s.effects("one ticket, its first answer lost", 1)
-
-
-async def settled_too_early(s: Stage) -> str:
-    run = await s.mail()
-    await s.world.fault("send_email", "latency", ms=1000)
-    await s.world.engine()
-    await s.until_sent("send_email")
-    s.sql(TAKE_AWAY)
-    await s.world.until(run, "needs_reconciliation")
-    while (case := await UnknownWrite.objects.filter(run_id=run.id).afirst()) is None:
-        await asyncio.sleep(0.02)
-    try:
-        await sync_to_async(reconcile.resolve)(s.world.people["operator"], case.id, result="not_applied", evidence="I saw nothing.")
-    except Refused as refused:
-        return "" if refused.code == "too_early" else refused.code
-    return "a write was settled as not applied while it was on its way"
-
-
-async def illegal_move(s: Stage) -> str:
-    run = await s.mail()
-    await s.world.fault("send_email", "drop_after")
-    await s.world.engine()
-    await s.world.until(run, "needs_reconciliation")
-    try:
-        s.sql("update run set state = 'succeeded', outcome = 'completed'")
-    except psycopg.errors.DatabaseError as error:
-        return "" if error.sqlstate == "SBX01" else str(error)
-    return "a run succeeded over an unknown write"
-
-
-async def failed_coroutine(s: Stage) -> str:
-    def fail() -> None:
-        raise RuntimeError("a fault of ours")
-
-    run = await s.mail()
-    failpoints.put("before_model_socket", fail)
-    await s.world.engine()
-    try:
-        await s.world.until(run, seconds=4)
-    except AssertionError:
-        s.sql("update run set owner = null, state = 'queued', fence = fence + 1, entry = 0")
-        return "a run stayed for ever with an engine that does not drive it"
-    return ""
-
-
-# the guards -------------------------------------------------------------------------------------------------------------------------
 
 
 def without(text: str, by: str = "") -> Callable[[Stage], None]:
@@ -355,36 +77,36 @@ def blind_to_cancel(*args: Any) -> Any:
 
 Scenario = Callable[[Stage], Awaitable[str]]
 GUARDS: dict[str, tuple[Callable[[Stage], None], Scenario]] = {
-    "the fence in every commit": (without("r.fence = e.fence and "), stale_entry),
-    "the number of the entry": (without(" and r.entry = e.entry - 1"), same_entry_twice),
-    "the lease check before the socket": (replaced(services.Lease, "check", lambda self: None), frozen_before_the_socket),
-    "hold_until": (no_hold, lapsed_with_a_write_in_flight),
+    "the fence in every commit": (without("r.fence = e.fence and "), harms.stale_entry),
+    "the number of the entry": (without(" and r.entry = e.entry - 1"), harms.same_entry_twice),
+    "the lease check before the socket": (replaced(lease.Lease, "check", lambda self: None), harms.frozen_before_the_socket),
+    "hold_until": (no_hold, harms.lapsed_with_a_write_in_flight),
     "unknown, not a second send": (
-        replaced(drive, "recover", lambda f: f.turn and tool_call.open_calls(f.turn)), taken_over_with_a_write_in_flight,
+        replaced(drive, "recover", lambda f: f.turn and tool_call.open_calls(f.turn)), harms.taken_over_with_a_write_in_flight,
     ),
     "controls.rev in the dispatch": (
         without(" and exists (select 1 from controls c where c.tenant_id = r.tenant_id and c.rev = e.rev))\n  order", ")\n  order"),
-        denied_before_the_dispatch,
+        harms.denied_before_the_dispatch,
     ),
     "a cancel in the dispatch": (
-        without("or not r.cancel_requested and exists", "or exists"), cancelled_before_the_dispatch,
+        without("or not r.cancel_requested and exists", "or exists"), harms.cancelled_before_the_dispatch,
     ),
-    "a cancel in the consumption": (replaced(drive.people, "held", blind_to_cancel), cancelled_before_the_consumption),
+    "a cancel in the consumption": (replaced(drive.people, "held", blind_to_cancel), harms.cancelled_before_the_consumption),
     "the digest at consumption": (
-        replaced(gate, "consume", lambda approval, digest: _consume(approval, approval.digest)), changed_after_the_approval,
+        replaced(gate, "consume", lambda approval, digest: _consume(approval, approval.digest)), harms.changed_after_the_approval,
     ),
-    "consumption compares and sets": (replaced(gate, "consume", lambda approval, digest: True), withdrawn_before_the_dispatch),
-    "approvers still permitted at dispatch": (replaced(gate, "_permitted", lambda person, approval: True), approver_dismissed),
-    "quarantine": (no_quarantine, poison),
-    "the address check of egress": (replaced(egress._Guard, "permits", lambda self, address, port: True), private_address),
-    "the tenant filter of the API": (replaced(api, "visible", lambda actor: records.RUN_ROWS), foreign_run),
-    "one claim per effect": (replaced(effects, "claimed", _all_as_ruled), same_effect_three_times),
+    "consumption compares and sets": (replaced(gate, "consume", lambda approval, digest: True), harms.withdrawn_before_the_dispatch),
+    "approvers still permitted at dispatch": (replaced(gate, "_permitted", lambda person, approval: True), harms.approver_dismissed),
+    "quarantine": (no_quarantine, harms.poison),
+    "the address check of egress": (replaced(egress._Guard, "permits", lambda self, address, port: True), harms.private_address),
+    "the tenant filter of the API": (replaced(api, "visible", lambda actor: records.RUN_ROWS), harms.foreign_run),
+    "one claim per effect": (replaced(effects, "claimed", _all_as_ruled), harms.same_effect_three_times),
     "one key per call": (
-        replaced(tool_call, "idem_key", lambda f, turn, c: f"{_key(f, turn, c)[:30]}{c.attempt}"), answer_lost_and_sent_again,
+        replaced(tool_call, "idem_key", lambda f, turn, c: f"{_key(f, turn, c)[:30]}{c.attempt}"), harms.answer_lost_and_sent_again,
     ),
-    "quiescence before 'not applied'": (replaced(reconcile, "quiet", lambda case: True), settled_too_early),
-    "the trigger of legal moves": (no_triggers, illegal_move),
-    "a failed coroutine's run is given back": (replaced(engine.Engine, "_give_back", _nothing), failed_coroutine),
+    "quiescence before 'not applied'": (replaced(reconcile, "quiet", lambda case: True), harms.settled_too_early),
+    "the trigger of legal moves": (no_triggers, harms.illegal_move),
+    "a failed coroutine's run is given back": (replaced(engine.Engine, "_give_back", _nothing), harms.failed_coroutine),
 }  # fmt: skip
 
 
@@ -392,6 +114,7 @@ GUARDS: dict[str, tuple[Callable[[Stage], None], Scenario]] = {
 @pytest.mark.parametrize("name", GUARDS)
 async def test_each_guard_prevents_what_happens_without_it(stage: Stage, name: str, on: bool) -> None:
     off, scenario = GUARDS[name]
+    began = time.monotonic()
     try:
         if not on:
             off(stage)
@@ -400,11 +123,12 @@ async def test_each_guard_prevents_what_happens_without_it(stage: Stage, name: s
         stage.sql("alter table run enable trigger run_moves_u")
     assert bool(harm) is not on, harm or "without the guard nothing happened: the scenario proves nothing"
     shown.setdefault(name, set()).add(on)
+    spent.append(time.monotonic() - began)
 
 
 def test_how_many_guards_are_proven() -> None:
     proven = [name for name, sides in shown.items() if len(sides) == 2]
     print(f"\n{len(proven)} of {len(GUARDS)} guards proven")
-    figure("T19", "guards proven by a test that goes red without them", n=len(proven), of=len(GUARDS), seconds=time.monotonic() - began)
+    figure("T19", "guards proven by a test that goes red without them", n=len(proven), of=len(GUARDS), seconds=sum(spent))
     if os.environ.get("CHAOS"):
         assert len(proven) == len(GUARDS)

@@ -143,3 +143,10 @@ def test_a_caller_may_only_tighten() -> None:
     spec = ReleaseSpec(**(RELEASE | {"budget": {"max_steps": 6, "max_cost_usd": "0.08"}}))
     asked = limits(spec, Tightening(max_steps=20, max_cost_usd="0.02", run_s=5))
     assert (asked.max_steps, asked.max_cost_micro, asked.run_s) == (6, 20_000, 5)
+
+
+@pytest.mark.parametrize("properties", [None, [], 3, "x"])
+def test_an_effect_key_over_a_broken_schema_is_a_refusal_and_not_a_fault(properties: object) -> None:
+    block = TOOL | {"effect_key": "t:{id}", "input_schema": {"type": "object", "properties": properties}}
+    with pytest.raises(ValidationError, match="effect_key"):
+        ToolSpec(**block)

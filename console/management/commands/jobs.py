@@ -24,6 +24,7 @@ from django.db import DatabaseError, connection
 from django.db.models import Max
 from django.db.models.functions import Now
 
+from console import tasks as console_tasks
 from runs import tasks
 from runs.models import Canary
 
@@ -49,6 +50,7 @@ class Command(BaseCommand):
 def schedule() -> None:
     try:
         tasks.ensure_schedules()
+        console_tasks.ensure_schedules()
     except DatabaseError as failure:
         raise CommandError(f"The schedules cannot be written: {failure} Migrate first: `make run` does.") from failure
     finally:
