@@ -157,6 +157,7 @@ def item(case: UnknownWrite, call: Call | None, agent: str) -> Context:
     return {
         "case": case,
         "call": call,
+        "sent_at": sent_at(case, call),
         "agent": agent,
         "run_id": encode("agt", case.run_id),
         "headline": headline(case.tool, getattr(call, "brief", None)),

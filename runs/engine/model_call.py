@@ -19,6 +19,8 @@ from .services import Services
 # An answer that is none: how the run ends. `length` also means that calls in it may be cut off.
 FINISH = {"length": Outcome.TRUNCATED, "content_filter": Outcome.CONTENT_FILTERED, "refusal": Outcome.REFUSED}
 
+DEADLINE_NEAR_S = 0.05  # a call that was given all the time the run had ends about when the run does
+
 
 def failed(f: Flight, outcome: Outcome, message: str, error: str) -> None:
     f.ending = Ending(RunState.FAILED, outcome, error={"error_type": error, "message": message[:500]})
@@ -165,9 +167,11 @@ def absorb_failure(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, 
     elif following := next_model(f, turn):
         f.say(Kind.FALLBACK_ACTIVATED, **facts, result="degraded", data={"from": turn.model, "to": following})
         turn.model, turn.tries, f.wait_s = following, 0, 0.0
-    elif f.left_s() > 0:  # else the run's own deadline cut it short, and that is how the run ends
+    elif f.left_s() > DEADLINE_NEAR_S:
         outcome = Outcome.INVALID_OUTPUT if failure.error_class == "invalid_output" else Outcome.MODEL_ERROR
         failed(f, outcome, failure.message, failure.error_class.value)
+    else:  # the run's own deadline cut it short, and that is how the run ends
+        f.wait_s = max(f.left_s(), 0.0) + 0.001
 
 
 def next_model(f: Flight, turn: Turn) -> str | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Page, TimeoutError, expect
+from playwright.sync_api import Page, expect
 
 from tests.acceptance.stack import Stack
 
@@ -66,11 +66,11 @@ def opened(page: Page, address: str) -> None:
 
 def wider_than_the_window(page: Page) -> list[str]:
     """What sticks out once everything has settled: charts follow a new width a moment later."""
-    try:
-        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=3000)
-    except TimeoutError:
-        return [f"scrolls sideways: {page.evaluate(STICKS_OUT)}"]
-    return []
+    for _ in range(30):
+        if page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+            return []
+        page.wait_for_timeout(100)
+    return [f"scrolls sideways: {page.evaluate(STICKS_OUT)}"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

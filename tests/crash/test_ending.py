@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections import Counter
-from typing import Any
 
 from django.db import connections
 
@@ -41,14 +40,14 @@ async def test_a_cancel_at_any_point_lets_nothing_start_after_it(world: World) -
             for tool in TOOL.values():
                 await world.permit(tool, "ask" if asked else "allow", loosen=True)
             for point, effect in (case for case in cases if (case[0] in ASKED) == asked):
-                stopped += await cancel_at(world, point, effect, approve_pending)
+                stopped += await cancel_at(world, point, effect)
     finally:
         failpoints.arm("")
     figure("T26", "cancels at every point, nothing is sent after one that was there before the dispatch", n=len(cases),
            seconds=time.monotonic() - began, cancelled=stopped, ended_before=len(cases) - stopped)  # fmt: skip
 
 
-async def cancel_at(world: World, point: str, effect: str, approve: Any) -> int:
+async def cancel_at(world: World, point: str, effect: str) -> int:
     before = len(await world.ledger())
 
     def cancel() -> None:
@@ -67,7 +66,7 @@ async def cancel_at(world: World, point: str, effect: str, approve: Any) -> int:
     run = await world.script(call(TOOL[effect], **arguments(effect, f"{point} {effect}")), {"text": "Done."})
     end = time.monotonic() + 20
     while (state := (await Run.objects.aget(id=run.id)).state) not in ("succeeded", "cancelled", "failed") and time.monotonic() < end:
-        await approve(world)
+        await approve_pending(world)
         await asyncio.sleep(0.02)
     made = len(await world.ledger()) - before
     assert state == "cancelled" or (state == "succeeded" and point in ("before_end", "after_end")), f"{point} {effect}: {state}"
