@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from tenants import audit
@@ -28,6 +28,7 @@ from .states import CallState, RunState
 How, Result = UnknownWrite.How, UnknownWrite.Result
 EVIDENCE_MAX = 4000
 PROBES_MAX = 8
+OPENED_AT_ONCE = 500
 LOST = "lost"  # error class of a send whose engine never said what came of it
 LEASE_S = 30.0  # a probe that is under way is nobody else's for this long
 
@@ -45,9 +46,9 @@ class Settlement:
 
 def open_cases() -> int:
     """Give every unknown call without a case one. Idempotent; run by every engine each second, and by the jobs."""
-    known = UnknownWrite.objects.values_list("run_id", "step", "ord")
-    unknown = Call.objects.filter(state=CallState.UNKNOWN).values_list("run_id", "step", "ord", "tenant_id", "name", "tool_version_id")
-    missing = [row for row in unknown if row[:3] not in set(known.filter(run_id=row[0], result=""))]
+    case = UnknownWrite.objects.filter(run_id=OuterRef("run_id"), step=OuterRef("step"), ord=OuterRef("ord"), result="")
+    unknown = Call.objects.filter(~Exists(case), state=CallState.UNKNOWN)
+    missing = unknown.values_list("run_id", "step", "ord", "tenant_id", "name", "tool_version_id")[:OPENED_AT_ONCE]
     for run_id, step, ord_, tenant_id, name, version_id in missing:
         UnknownWrite.objects.bulk_create(
             [UnknownWrite(tenant_id=tenant_id, run_id=run_id, step=step, ord=ord_, tool=name, next_probe_at=first_probe(version_id))],
@@ -69,7 +70,8 @@ def observe(tenant_id: UUID, run_id: UUID, fence: int, seen: list[dict[str, Any]
 def use_late_evidence() -> int:
     """Close the open cases whose answer was seen after all; how many."""
     closed = 0
-    for case in UnknownWrite.objects.filter(result="").order_by("id")[:100]:
+    evidence_of = Observation.objects.filter(run_id=OuterRef("run_id"), step=OuterRef("step"), ord=OuterRef("ord"), applied=True)
+    for case in UnknownWrite.objects.filter(Exists(evidence_of), result="").order_by("id")[:100]:
         seen = Observation.objects.filter(run_id=case.run_id, step=case.step, ord=case.ord, applied=True).order_by("id").first()
         if seen is not None:
             evidence = f"The answer to send {seen.attempt} arrived at an engine that no longer owned the run."

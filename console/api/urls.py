@@ -11,7 +11,7 @@ urlpatterns = [
     path("runs", submit_and_wait(runs.Runs.as_view())),
     path("runs/<str:run_id>", runs.OneRun.as_view()),
     path("runs/<str:run_id>/steps", runs.Steps.as_view()),
-    path("runs/<str:run_id>/events", events_or_stream(runs.Events.as_view())),
+    path("runs/<str:run_id>/events", events_or_stream(runs.Events.as_view()), name="api-events"),
     path("runs/<str:run_id>/cancel", runs.Cancel.as_view()),
     path("runs/<str:run_id>/retry", runs.Retry.as_view()),
     path("runs/<str:run_id>/<str:verb>", runs.NotBuilt.as_view()),

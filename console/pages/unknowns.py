@@ -276,8 +276,12 @@ def awaited(case: UnknownWrite, call: Call | None) -> list[Entry]:
     """Of an open case: until when the send may take, from when on nothing is on its way, and the next probe."""
     made: list[Entry] = []
     if call and call.send_deadline:
-        made.append(Entry(call.send_deadline, "timer", "idle", "The send had to be over by then"))
-        made.append(Entry(quiet_from(call), "lock", "idle", "From then on nothing of it can be on its way"))
+        quiet, over, nothing = quiet_from(call), "The send had to be over by then", "from then on nothing of it can be on its way"
+        if quiet == call.send_deadline:
+            made.append(Entry(quiet, "timer", "idle", f"{over}; {nothing}"))
+        else:
+            made.append(Entry(call.send_deadline, "timer", "idle", over))
+            made.append(Entry(quiet, "lock", "idle", nothing.capitalize()))
     if case.next_probe_at:
         made.append(Entry(case.next_probe_at, "search", "run", "The tool's check is asked again"))
     return made

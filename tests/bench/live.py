@@ -6,6 +6,7 @@ clock measures both ends. One line is printed; nothing here asserts on time.
 
 import asyncio
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -28,7 +29,8 @@ TOLD = "insert into event (run_id, seq, tenant_id, kind, payload) values (%s, %s
 
 def main() -> None:
     sockets, events = (int(word) for word in [*sys.argv[1:], *("100", "500")[len(sys.argv) - 1 :]][:2])
-    cluster = Cluster(Path(tempfile.mkdtemp(prefix="sbx-bench-")))
+    home = Path(tempfile.mkdtemp(prefix="sbx-live-"))
+    cluster = Cluster(home)
     stack = Stack(cluster.start())
     try:
         stack.up()
@@ -45,6 +47,7 @@ def main() -> None:
     finally:
         stack.down()
         cluster.destroy()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 async def measure(stack: Stack, runs: list[str], session: str, sockets: int, events: int) -> list[float]:

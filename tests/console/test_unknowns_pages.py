@@ -90,7 +90,7 @@ def test_open_cases_stand_oldest_first_with_how_far_they_got(world: World, otto:
     page = shown(otto, "/unknowns/")
     assert re.findall(r'id="row-(\w+)"', page) == [first.unknown_id, second.unknown_id]
     rows = [text_of(row) for row in page.split('id="row-')[1:]]
-    for words in ("Needs a person", "support-triage", "1 send · timeout", "none", "Send an email to ann@example.com"):
+    for words in ("Needs a person", "support-triage", "1 send · timeout", "no probe", "Send an email to ann@example.com"):
         assert words in rows[0]
     for words in ("Being checked", "1 send · lost", "1, the last: cannot tell", "next"):
         assert words in rows[1]
