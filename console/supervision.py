@@ -40,7 +40,7 @@ def programs(*, port: int, engines: int, jobs: bool, sandbox_port: int | None) -
     python = (sys.executable, "-u")
     manage = (*python, "manage.py")
     uvicorn = ("-m", "uvicorn", "console.asgi:application", "--host", "127.0.0.1", "--port", str(port))
-    live = ("--ws", "websockets-sansio", "--timeout-graceful-shutdown", "5", "--no-access-log")
+    live = ("--ws", "websockets-sansio", "--ws-max-size", "65536", "--timeout-graceful-shutdown", "5", "--no-access-log")
     web = Program("web", (*python, *uvicorn, *live), 40, 10, environment={"SIGNALBOX_ROLE": "web", "SIGNALBOX_POOL": "1"})
     engine = Program("engine", (*manage, "engine"), 20, 30, engines, {"SIGNALBOX_ROLE": "engine"})
     found = [web, engine]

@@ -48,13 +48,19 @@ def open_cases() -> int:
     """Give every unknown call without a case one. Idempotent; run by every engine each second, and by the jobs."""
     case = UnknownWrite.objects.filter(run_id=OuterRef("run_id"), step=OuterRef("step"), ord=OuterRef("ord"), result="")
     unknown = Call.objects.filter(~Exists(case), state=CallState.UNKNOWN)
-    missing = unknown.values_list("run_id", "step", "ord", "tenant_id", "name", "tool_version_id")[:OPENED_AT_ONCE]
-    for run_id, step, ord_, tenant_id, name, version_id in missing:
-        UnknownWrite.objects.bulk_create(
-            [UnknownWrite(tenant_id=tenant_id, run_id=run_id, step=step, ord=ord_, tool=name, next_probe_at=first_probe(version_id))],
-            ignore_conflicts=True,
-        )
-    return len(missing)
+    return sum(open_case(call) for call in unknown.only("tenant_id", "name", "tool_version_id")[:OPENED_AT_ONCE])
+
+
+@transaction.atomic
+def open_case(call: Call) -> bool:
+    """Under the run's lock, and if the call is unknown still: what was settled meanwhile gets no second case. False: not now."""
+    run = Run.objects.select_for_update(no_key=True, skip_locked=True).filter(id=call.run_id).first()
+    if run is None or not Call.objects.filter(run_id=call.run_id, step=call.step, ord=call.ord, state=CallState.UNKNOWN).exists():
+        return False
+    at = first_probe(call.tool_version_id)
+    case = UnknownWrite(tenant_id=call.tenant_id, run_id=run.id, step=call.step, ord=call.ord, tool=call.name, next_probe_at=at)
+    UnknownWrite.objects.bulk_create([case], ignore_conflicts=True)
+    return True
 
 
 def first_probe(version_id: UUID | None) -> Any:

@@ -240,16 +240,21 @@ def sends(case: UnknownWrite, call: Call | None) -> list[Entry]:
             break
         made.append(Entry(started, "arrow-down-to-line", "run", f"Sent, attempt {one['n'] or len(made) + 1}"))
         if one["ended_at"]:
-            made.append(ended(datetime.fromisoformat(one["ended_at"]), one))
+            made.append(
+                ended(datetime.fromisoformat(one["ended_at"]), one | {"tool": case.tool, "step": case.step}, call.run.last_error or {})
+            )
     return made or [Entry(call.dispatched_at, "arrow-down-to-line", "run", "Sent")]
 
 
-def ended(at: datetime, one: Context) -> Entry:
+def ended(at: datetime, one: Context, error: Context) -> Entry:
+    """`error`: the run's last one, which may be this one in more words."""
     after = f" after {milliseconds(one['latency_ms'])}" if one["latency_ms"] is not None else ""
     if one["result"] == "ok":
         return Entry(at, "circle-check", "ok", f"Answered{after}")
     status = f", status {one['status']}" if one["status"] else ""
-    return Entry(at, "octagon-x", "fail", f"No usable answer{after}", f"{one['error_type'] or 'unknown'}{status}")
+    same = error.get("error_type") == one["error_type"] and (error.get("tool"), error.get("step")) == (one["tool"], one["step"])
+    detail = error.get("message") if same else ""
+    return Entry(at, "octagon-x", "fail", f"No usable answer{after}", f"{one['error_type'] or 'unknown'}{status}{detail and f': {detail}'}")
 
 
 def late(case: UnknownWrite) -> list[Entry]:

@@ -94,7 +94,7 @@
     if (s === 300 || s === 60) say(`${s / 60} minute${s > 60 ? "s" : ""} left`);
     if (rest > 0 || "expired" in el.dataset) return;
     el.dataset.expired = ""; say("Expired");
-    for (const b of all("button", el.closest("form[data-locks]") ?? doc.querySelector("form[data-locks]") ?? el)) b.disabled = true;
+    for (const b of all("button", el.closest("form[data-locks]") ?? el)) b.disabled = true;
     doc.dispatchEvent(new Event("sb:expired"));
   }
   const writeTimes = () => all("time[data-when]").filter(t => !t.closest("[data-countdown]")).forEach(writeTime);

@@ -38,6 +38,8 @@ def main() -> None:
             in_flight(url, environment)
     finally:
         cluster.destroy()
+    for sockets in ("100", "1000"):
+        subprocess.run([sys.executable, "-m", "tests.bench.live", sockets], cwd=ROOT, check=True, timeout=300)
 
 
 def engines(dsn: str, url: str, environment: dict[str, str]) -> None:

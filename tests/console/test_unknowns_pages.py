@@ -216,9 +216,10 @@ def test_attempts_come_from_the_events(world: World, otto: Client) -> None:
         Kind.TOOL_CALL_FAILED, **place, result="error", error_type="timeout", latency_ms=5000, data={"attempt": 1, "status": 502}
     )
     append(run, [started, failed])
-    Run.objects.filter(id=run.id).update(seq=run.seq)
+    error = {"step": 1, "tool": "send_email", "error_type": "timeout", "message": "it hung up"}
+    Run.objects.filter(id=run.id).update(seq=run.seq, last_error=error)
     said = part(shown(otto, url(case)), "unknown-known")
-    assert "Sent, attempt 1" in said and "No usable answer after 5.0s" in said and "timeout, status 502" in said
+    assert "Sent, attempt 1" in said and "No usable answer after 5.0s" in said and "timeout, status 502: it hung up" in said
 
 
 def test_a_case_whose_call_is_gone_can_still_be_read(world: World, otto: Client) -> None:
