@@ -170,7 +170,10 @@ def settle(case_id: UUID, said: Settlement, actor: Actor | None = None) -> bool:
     closed = UnknownWrite.objects.filter(id=case_id, result="").update(
         result=said.result, how=said.how, settled_by=by, evidence=said.evidence, settled_at=Now(), next_probe_at=None
     )
-    if not closed or not move_call(case, said):
+    if not closed:
+        return False
+    if not move_call(case, said):  # nobody can say anything of a call that is not unknown any more: the case stays as it was
+        transaction.set_rollback(True)
         return False
     data = {"result": said.result, "how": said.how, "by": by or None, "unknown_id": case.unknown_id, "resend": said.resend}
     told = event(

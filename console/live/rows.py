@@ -13,6 +13,7 @@ from django.db.models import Count, Q
 
 from approvals.models import Approval
 from console import records
+from console.event_text import text as event_words
 from runs.models import Event, Run
 from runs.states import TERMINAL, RunState
 from tenants.ids import encode
@@ -133,6 +134,7 @@ def event_texts(events: list[Event], run: JSON) -> list[tuple[int, str]]:
 def event_text(event: Event, kind: str, more: JSON) -> str:
     record = records.event_record(event)
     topic = f"run:{record['run_id']}"
+    record["text"] = event_words(event.kind, event.payload)
     text = message(topic, event.seq, event.seq, kind, record | more)
     if len(text) <= LARGEST:
         return text

@@ -18,7 +18,7 @@ from console.templatetags.signalbox import byte_count, compact, duration, is_hid
 from console.tracks import Call, Event
 from console.waterfall import Waterfall, draw
 from runs.models import Call as CallRow
-from runs.models import Run, Step
+from runs.models import Run, Step, UnknownWrite
 from runs.states import TERMINAL, CallState, RunState
 from tenants.actors import Actor
 from tenants.errors import NotFound
@@ -217,7 +217,11 @@ def asking(run: Run, actor: Actor) -> Iterable[Callout]:
 
 
 def unknown_writes(run: Run) -> list[Callout]:
-    rows = CallRow.objects.filter(run_id=run.id, state=CallState.UNKNOWN).order_by("step", "ord").values_list("step", "ord", "name")[:5]
+    """Each leads to the case that is open on it, or to the call while nobody has opened one."""
+    found = CallRow.objects.filter(run_id=run.id, state=CallState.UNKNOWN).order_by("step", "ord")
+    rows = list(found.values_list("step", "ord", "name")[:5])
+    open_cases = UnknownWrite.objects.filter(run_id=run.id, result="") if rows else ()
+    cases = {(case.step, case.ord): reverse("unknown", args=[case.unknown_id]) for case in open_cases}
     text = "It was sent, and no certain answer came. It is not sent again until a person, or the tool's own check, settles it."
     return [
         Callout(
@@ -225,8 +229,8 @@ def unknown_writes(run: Run) -> list[Callout]:
             "circle-question-mark",
             f"It is not known whether {name} in step {step} was applied.",
             text,
-            url=f"?sel={step}.{ord_}#call-{step}.{ord_}",
-            action="Show the call",
+            url=cases.get((step, ord_), f"?sel={step}.{ord_}#call-{step}.{ord_}"),
+            action="Settle it" if (step, ord_) in cases else "Show the call",
         )
         for step, ord_, name in rows
     ]

@@ -59,7 +59,7 @@ def label(state: object, kind: str = "run") -> str:
 def gauge(
     name: str, used: float | Decimal | None, limit: float | Decimal | None, used_text: str = "", limit_text: str = ""
 ) -> dict[str, object]:
-    """A budget: grey below 80%, amber from 80, red with "Stopped" at 100. No limit: only the figure.
+    """A budget: grey below 80%, amber from 80, red with "Used up" at 100. No limit: only the figure.
 
     `used` and `limit` are in one unit of any kind; the texts are how people read them.
     """

@@ -116,7 +116,7 @@
   /* palette: the sidebar's pages, and ids */
   const palette = doc.getElementById("palette"), list = doc.getElementById("palette-list");
   function find(text) {
-    const wanted = text.trim().toLowerCase(), ids = { agt_: "run", apr_: "approval", inc_: "incident" }, found = [];
+    const wanted = text.trim().toLowerCase(), ids = { agt_: "run", apr_: "approval", unk_: "unknown" }, found = [];
     const kind = ids[wanted.slice(0, 4)];
     if (kind) found.push({ label: text.trim(), group: `Open ${kind}`, url: list.dataset[`${kind}Url`] + encodeURIComponent(text.trim()) + "/" });
     for (const a of all(".side .nav a")) {

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from approvals.models import ApprovalDecision
 from runs import lifecycle, signoff
-from runs.models import Call, Event, Run, RunInput, Step
+from runs.models import Call, Event, Run, RunInput, Step, UnknownWrite
 from runs.states import CallState, RunState
 from tenants.actors import Actor
 from tenants.ids import encode, new_id
@@ -174,6 +174,8 @@ def test_an_unknown_write_is_said_first_and_selected(world: World, client: Clien
     page = page_of(client, run)
     assert "It is not known whether send_email in step 1 was applied." in words(page)
     assert selected(page) == ["1.1"] and 'href="?sel=1.1#call-1.1"' in page
+    case = UnknownWrite.objects.create(tenant=world.tenant, run_id=run.id, step=1, ord=1, tool="send_email")
+    assert f'href="/unknowns/{case.unknown_id}/"' in page_of(client, run, part="head")
 
 
 @pytest.mark.parametrize("state", [RunState.PAUSED, RunState.WAITING_BUDGET, RunState.WAITING_TIMER])
@@ -191,7 +193,7 @@ def test_gauges_show_used_and_limit_and_an_unpriced_cost_is_partial(world: World
     for said in (
         "Steps 5 / 6",
         "Input tokens 41.2k / 100k",
-        "Cost $0.080 partial / $0.080 Stopped",
+        "Cost $0.080 partial / $0.080 Used up",
         "Wall clock 12s / 20s",
         "Tool calls 3 / 16",
         "Writes 0 / 4",

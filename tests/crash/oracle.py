@@ -72,8 +72,10 @@ def of_runs() -> list[str]:
     for run_id, seq, kind in Event.objects.order_by("run_id", "seq").values_list("run_id", "seq", "kind"):
         seqs[run_id].append(seq)
         ended[run_id] += kind == "run_completed"
-    unknown = set(Call.objects.filter(state=CallState.UNKNOWN).values_list("run_id", flat=True))
-    cases = set(UnknownWrite.objects.filter(result="").values_list("run_id", flat=True))
+    open_calls = set(Call.objects.filter(state=CallState.UNKNOWN).values_list("run_id", "step", "ord"))
+    open_cases = set(UnknownWrite.objects.filter(result="").values_list("run_id", "step", "ord"))
+    wrong += [f"an open case on a call that is settled: {place}" for place in open_cases - open_calls]
+    unknown, cases = {place[0] for place in open_calls}, {place[0] for place in open_cases}
     for run in Run.objects.all():
         if seqs[run.id] != list(range(1, run.seq + 1)):
             wrong.append(f"{run.run_id}: events {seqs[run.id]}, seq {run.seq}")

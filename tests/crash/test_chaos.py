@@ -36,14 +36,14 @@ def size(long: int, short: int) -> int:
 @pytest.mark.mission("P3.5")
 async def test_engines_killed_at_random_under_load(world: World, nursery: Nursery) -> None:
     load = Load(world, nursery, seed=11)
-    await load.open(slow_ms=40)
+    await load.open(slow_ms=150)
     await load.submit(1000)
     load.start(4)
     killed = 0
 
     async def kill() -> None:
         nonlocal killed
-        await asyncio.sleep(load.random.uniform(0.1, 0.6))
+        await asyncio.sleep(load.random.uniform(0.1, 0.45))
         if killed < 150 and await load.strike():
             load.start()
             killed += 1
@@ -262,7 +262,7 @@ async def test_no_call_is_sent_more_than_six_times_whatever_happens(world: World
 
     async def kill() -> None:
         nonlocal killed
-        await asyncio.sleep(load.random.uniform(0.3, 0.8))
+        await asyncio.sleep(load.random.uniform(0.15, 0.4))
         if killed < 30 and await load.strike():
             load.start()
             killed += 1

@@ -149,6 +149,8 @@ async def met(s: Struck) -> bool:
     if s.fate == "stop":
         return s.engine.frozen
     state = (await Run.objects.aget(id=s.run.id)).state
+    if "failpoint" not in s.engine.log.read_text():
+        return False
     return state in HELD or (s.place.point == "drain" and not s.engine.alive)
 
 
@@ -238,7 +240,7 @@ async def test_an_engine_frozen_at_any_point_and_awake_again_changes_nothing_it_
 @pytest.mark.mission("P3.5")
 async def test_an_engine_whose_database_connections_are_cut_at_any_point_goes_on(world: World, nursery: Nursery) -> None:
     cases = chosen("drop_db", EFFECTS)
-    await sweep(world, nursery, "drop_db", cases if ALL else random.Random(5).sample(cases, 12))
+    await sweep(world, nursery, "drop_db", cases if ALL else random.Random(5).sample(cases, 8))
 
 
 @pytest.mark.parametrize("point", ["in_expire", "in_settle"])
