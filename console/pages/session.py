@@ -10,10 +10,11 @@ from django.contrib.auth.views import LoginView
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render, resolve_url
-from django.utils.http import urlencode
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.http import require_POST
 
 from console.api.identity import SESSION_TENANT, actor_for
+from console.pages.shell import LOCAL, SESSION_ZONE, UTC
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import User
@@ -87,6 +88,16 @@ class SignIn(LoginView):
 
     def form_invalid(self, form: Any) -> HttpResponse:
         return self.render_to_response(self.get_context_data(form=form), status=422)
+
+
+@require_POST
+@signed_in
+def switch_zone(request: HttpRequest) -> HttpResponse:
+    """Times in UTC, or in the zone of the reader's browser; one setting for all pages. Back to where it was asked."""
+    request.session[SESSION_ZONE] = UTC if request.session.get(SESSION_ZONE) == LOCAL else LOCAL
+    back = request.POST.get("next", "")
+    safe = url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}, require_https=request.is_secure())
+    return HttpResponseRedirect(back if safe else resolve_url("overview"))
 
 
 @require_POST

@@ -53,13 +53,17 @@ GOVERN = (Item("API docs", "api-docs", "book-open"),)
 DEMO = (Item("Demo", "demo", "flask-conical"),)
 
 
+SESSION_ZONE, UTC, LOCAL = "zone", "UTC", "local"  # session key and its values; `local` is the zone of the reader's browser
+
+
 def context(request: HttpRequest) -> JSON:
     """For every template. `tenants` are those to switch to, empty when there is no choice."""
     actor: Actor | None = getattr(request, "actor", None)
-    frame: JSON = {"environment": "demo" if settings.DEMO else "production", "zone": "UTC"}
+    frame: JSON = {"environment": "demo" if settings.DEMO else "production", "zone": UTC}
     if actor is None:
         return frame
     return frame | {
+        "zone": getattr(request, "session", {}).get(SESSION_ZONE, UTC),
         "nav": SimpleLazyObject(lambda: navigation(request, actor)),
         "member_title": member_title(actor),
         "tenant": actor.tenant,

@@ -22,5 +22,6 @@ urlpatterns = [
     path("demo/reset/", demo.reset, name="demo-reset"),
     path("sign-in/", session.SignIn.as_view(), name="sign-in"),
     path("sign-out/", LogoutView.as_view(), name="sign-out"),
+    path("zone/", session.switch_zone, name="zone"),
     path("tenant/", session.switch_tenant, name="tenant"),
 ]

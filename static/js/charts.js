@@ -12,7 +12,11 @@
   probe.hidden = true;
   doc.body.append(probe);
   const colour = name => { probe.style.color = `var(${name})`; return getComputedStyle(probe).color };
-  const deep = value => typeof value === "string" ? (value.startsWith("--") ? colour(value) : value) : Array.isArray(value) ? value.map(deep) : value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([k, v]) => [k, deep(v)])) : value;
+  /* labels of hours are UTC, as every time from the server; shown in the reader's zone where they asked for it */
+  const abroad = doc.documentElement.dataset.zone === "local";
+  const hour = text => { const at = new Date(); at.setUTCHours(...text.split(":")); return at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" }) };
+  const word = text => text.startsWith("--") ? colour(text) : abroad && /^\d\d:\d\d$/.test(text) ? hour(text) : text;
+  const deep = value => typeof value === "string" ? word(value) : Array.isArray(value) ? value.map(deep) : value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([k, v]) => [k, deep(v)])) : value;
   const figures = new Map();
 
   function frame({ xaxis = {}, yaxis = {}, ...rest }) {
@@ -56,7 +60,7 @@
     if (box) legend(box, data);
   }
   function table(el) {
-    const { data } = JSON.parse(doc.getElementById(el.dataset.chart).textContent), flat = data[0].orientation === "h";
+    const { data } = deep(JSON.parse(doc.getElementById(el.dataset.chart).textContent)), flat = data[0].orientation === "h";
     const out = doc.createElement("table"), xs = data[0][flat ? "y" : "x"] ?? [];
     const row = (cells, tag) => { const tr = out.insertRow(); for (const text of cells) { const cell = doc.createElement(tag); cell.textContent = text ?? ""; tr.append(cell) } };
     out.className = "tbl";
