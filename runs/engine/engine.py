@@ -58,6 +58,7 @@ class Engine:
         self.flights: dict[uuid.UUID, tuple[Flight | None, asyncio.Task[bool]]] = {}
         self.wake = asyncio.Event()
         self.stopping = asyncio.Event()
+        self.reconnecting = asyncio.Lock()
         self.ended = 0  # flights that landed: ended, parked or lost
         self.giving_back: set[asyncio.Task[None]] = set()
         self.moved: set[uuid.UUID] = set()
@@ -77,7 +78,7 @@ class Engine:
 
     async def run(self) -> None:
         self.connection = await self._connect()
-        await self._register()
+        self.services.lease.confirmed = await self._register(self.id)
         await self.services.journal.start()
         loops = [asyncio.create_task(loop()) for loop in (self._renew, self._tell, self._listen, self._mind)]
         try:
@@ -107,15 +108,17 @@ class Engine:
             cursor = await self.connection.execute(sql, params, prepare=True)
             return await cursor.fetchall() if cursor.description else []
         except psycopg.OperationalError:
-            if self.connection.broken or self.connection.closed:
-                self.connection = await self._connect()
+            async with self.reconnecting:
+                if self.connection.broken or self.connection.closed:
+                    self.connection = await self._connect()
             raise
 
-    async def _register(self) -> None:
-        own = {"engine": self.id, "host": self.host.name, "boot": self.host.boot_id, "pid": os.getpid()}
+    async def _register(self, identity: uuid.UUID) -> float:
+        """The monotonic time from which the lease counts."""
+        own = {"engine": identity, "host": self.host.name, "boot": self.host.boot_id, "pid": os.getpid()}
         before = time.monotonic()
         await self._execute(REGISTER, {**own, "started": started(os.getpid()) or 0, "ttl": self.ttl_s})
-        self.services.lease.confirmed = before
+        return before
 
     # claiming ---------------------------------------------------------------------------------------------------------------------
 
@@ -202,18 +205,20 @@ class Engine:
             before = time.monotonic()
             fp("lease_renewal")
             try:
-                rows = await self._execute(RENEW, {"ttl": self.ttl_s, "engine": self.id})
+                if await self._execute(RENEW, {"ttl": self.ttl_s, "engine": self.id}):
+                    self.services.lease.confirmed = before
+                else:
+                    await self._start_over()
             except psycopg.Error as error:
                 log.warning("engine: lease not renewed (%s)", str(error).strip())
-                continue
-            if rows:
-                self.services.lease.confirmed = before
-            else:  # somebody declared us dead: our runs are theirs now
-                log.error("engine: our lease is over; registering anew")
-                self.services.lease.over = True
-                self.id = uuid.uuid4()
-                self.services.lease = Lease(self.ttl_s)
-                await self._register()
+
+    async def _start_over(self) -> None:
+        """Our lease is over, so our runs are somebody else's now. A new identity, and nothing is claimed before it is registered."""
+        log.error("engine: our lease is over; registering anew")
+        self.services.lease.over = True
+        identity, lease = uuid.uuid4(), Lease(self.ttl_s)
+        lease.confirmed = await self._register(identity)
+        self.id, self.services.lease = identity, lease
 
     async def _mind(self) -> None:
         """Each second: retire dead neighbours on this host, and expire what no person decided in time."""

@@ -117,7 +117,9 @@ with k as (
     and (r.hold_until is null or r.hold_until < statement_timestamp() or g.id is null or g.pid = 0)
   order by r.id limit %(n)s for no key update of r skip locked
 ), c as (
-  update run r set fence = r.fence + 1, entry = 0, seq = r.seq + 1, owner = %(engine)s, hold_until = null, takeovers = r.takeovers + 1
+  update run r set fence = r.fence + 1, entry = 0, seq = r.seq + 1, owner = %(engine)s, hold_until = null,
+      -- only what was in flight can have brought its engine down
+      takeovers = r.takeovers + (exists (select 1 from call c where c.run_id = r.id and c.state = 'dispatched'))::int
   from k where r.id = k.id
 """ + _TAKEN.format(kind="'run_taken_over'")
 

@@ -187,7 +187,7 @@ async def poison(s: Stage) -> str:
     run = await s.world.script(call("search_docs", query="x"), {"text": "Done."})
     await s.world.engine()
     times = 0
-    while times < 5 and await s.until_sent("search_docs", times + 1, 3):
+    while times < 5 and await s.until_sent("search_docs", times + 1, 2):
         s.sql(TAKE_AWAY)
         times += 1
     await s.world.http("DELETE", "/faults")
@@ -279,7 +279,7 @@ async def failed_coroutine(s: Stage) -> str:
     failpoints.put("before_model_socket", fail)
     await s.world.engine()
     try:
-        await s.world.until(run, seconds=4)
+        await s.world.until(run, seconds=2.5)
     except AssertionError:
         s.sql("update run set owner = null, state = 'queued', fence = fence + 1, entry = 0")
         return "a run stayed for ever with an engine that does not drive it"

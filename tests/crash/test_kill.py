@@ -42,13 +42,13 @@ async def test_engines_killed_at_random_lose_no_run_and_repeat_no_write(world: W
             killed += 1
     assert killed >= 4 and await Event.objects.filter(kind="run_taken_over").acount() > 0, "the test was vacuous"
     states = Counter([run.state async for run in Run.objects.all()])
-    assert set(states) <= {"succeeded", "needs_reconciliation"}, states
+    assert set(states) <= {"succeeded", "needs_reconciliation", "quarantined"} and states["succeeded"] > RUNS / 2, states
     effects = Counter([effect["args_sha256"] for effect in await world.ledger()])
     assert max(effects.values()) == 1, "a write was made twice"
     unkeyed = Counter(r["args_sha256"] for r in await world.received() if r["target"] == "send_email")
     assert max(unkeyed.values()) == 1, "a write without a key was sent twice"
     unknown = await Call.objects.filter(state="unknown").acount()
-    assert states["needs_reconciliation"] == unknown
+    assert states["needs_reconciliation"] <= unknown <= states["needs_reconciliation"] + states["quarantined"]
     await seqs_are_whole()
 
 
