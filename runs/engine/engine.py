@@ -80,7 +80,7 @@ class Engine:
         self.connection = await self._connect()
         self.services.lease.confirmed = await self._register(self.id)
         await self.services.journal.start()
-        loops = [asyncio.create_task(loop()) for loop in (self._renew, self._tell, self._listen, self._mind)]
+        loops = [asyncio.create_task(loop()) for loop in (self._renew, self._tell, self._listen, self._mind, self._probe)]
         try:
             await self._claim_until_stopped()
             await self._drain()
@@ -232,9 +232,17 @@ class Engine:
                     await self._execute(FORGET, {})
                     self.wake.set()
                 await self.services.orm(sweep)
-                await verify.probe_due(self.services)
             except Exception as error:
                 log.warning("engine: sweep failed (%s)", str(error).strip())
+
+    async def _probe(self) -> None:
+        """Ask tools about unknown writes. A loop of its own: a slow answer must not hold up the watch over the neighbours."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await verify.probe_due(self.services)
+            except Exception as error:
+                log.warning("engine: probe failed (%s)", str(error).strip())
 
     async def _listen(self) -> None:
         while True:

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from approvals import gate
 from approvals.digest import digest
 from approvals.models import Approval
+from runs import budgets
 from runs.events import Kind, event
 from runs.failpoints import fp
 from runs.history import append
@@ -26,7 +27,7 @@ from tenants.models import Controls
 from tools.definitions import Effect, ToolDefinition
 
 from . import effects, rulings, tool_call
-from .flight import Flight, Intent, ToolCall, Turn
+from .flight import Ending, Flight, Intent, ToolCall, Turn
 from .lease import Stale
 from .services import Services
 
@@ -132,6 +133,12 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
     timeout, began = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s)), time.monotonic()
     if decision.verdict in ("deny", "draft") or timeout <= 0:
         await withdraw(f, e, turn, call, decision.why if timeout > 0 else "The step's time is over.")
+        return
+    # what was asked for together passed the limits one by one: only here is it known what the others have used
+    stop = budgets.before_tool(f.limits, f.used, tool=call.name, mutating=definition.mutating) if call.attempt == 0 else None
+    if stop:
+        await withdraw(f, e, turn, call, f"the run's {stop.limit} is reached.")
+        f.ending = Ending(RunState.FAILED, stop.outcome, stop)
         return
     if held := await effects.claim(f, e, turn, call, definition):
         await withdraw(f, e, turn, call, "", held)

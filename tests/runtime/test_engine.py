@@ -325,3 +325,17 @@ async def test_a_condition_sees_what_the_run_already_did(world: World) -> None:
     assert (await world.until(run)).outcome == "completed"
     refused = (await world.calls(run))[3]
     assert (refused.name, refused.state, refused.result["error_type"]) == ("send_email", "blocked", "denied")
+
+
+@pytest.mark.mission("P5.2")
+async def test_writes_that_were_approved_together_still_stay_within_the_limit(world: World) -> None:
+    await world.agent(budget={"max_writes": 1})
+    asks = [{"name": "create_ticket", "arguments": {**TICKET, "summary": f"ticket {n}"}} for n in range(2)]
+    run = await world.script({"calls": asks}, {"text": "Done."})
+    await world.engine()
+    await world.until(run, "waiting_approval")
+    async for approval in Approval.objects.filter(run_id=run.id):
+        await sync_to_async(signoff.decide)(world.people["approver"], approval.id, verdict="approve", digest=approval.digest)
+    done = await world.until(run)
+    assert (done.outcome, done.stop["limit"], done.writes) == ("budget_exceeded", "max_writes", 1)
+    assert len(await world.ledger()) == 1
