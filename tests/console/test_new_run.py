@@ -8,7 +8,7 @@ from django.test import Client
 
 from runs.models import Agent, Run
 from runs.states import RunState
-from tenants.actors import Actor
+from tests.console.past import browser
 from tests.runtime.waiting import World, make_release, make_world, person
 
 
@@ -17,15 +17,9 @@ def world(db: None) -> World:
     return make_world()
 
 
-def signed_in(actor: Actor) -> Client:
-    client = Client()
-    client.force_login(actor.user)
-    return client
-
-
 @pytest.fixture
 def client(world: World) -> Client:
-    return signed_in(world.operator)
+    return browser(world.operator)
 
 
 def send(client: Client, **fields: str) -> Any:
@@ -129,7 +123,7 @@ def test_a_tenant_that_was_switched_off_starts_nothing(world: World, client: Cli
 
 
 def test_a_viewer_may_not_start_runs(world: World) -> None:
-    viewer = signed_in(person(world.tenant, "vera", "viewer"))
+    viewer = browser(person(world.tenant, "vera", "viewer"))
     assert viewer.get("/runs/new/").status_code == send(viewer).status_code == 403
     assert not Run.objects.exists()
 

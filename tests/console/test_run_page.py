@@ -16,8 +16,8 @@ from approvals.models import ApprovalDecision
 from runs import lifecycle, signoff
 from runs.models import Call, Event, Run, RunInput, Step, UnknownWrite
 from runs.states import CallState, RunState
-from tenants.actors import Actor
 from tenants.ids import encode, new_id
+from tests.console.past import browser
 from tests.runtime.waiting import DIGEST, World, add_call, ask, make_world, park, person, queued, running, waiting
 
 
@@ -26,15 +26,9 @@ def world(db: None) -> World:
     return make_world()
 
 
-def signed_in(actor: Actor) -> Client:
-    client = Client()
-    client.force_login(actor.user)
-    return client
-
-
 @pytest.fixture
 def client(world: World) -> Client:
-    return signed_in(world.operator)
+    return browser(world.operator)
 
 
 def url(run: Run, **query: object) -> str:
@@ -140,7 +134,7 @@ def test_who_must_decide_is_led_to_the_approval_with_its_countdown(world: World,
 
 def test_whoever_started_the_run_is_told_that_somebody_else_must_decide(world: World) -> None:
     run, _ = waiting(world)
-    assert "You started this run, so somebody else must decide." in words(page_of(signed_in(world.starter), run))
+    assert "You started this run, so somebody else must decide." in words(page_of(browser(world.starter), run))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +253,7 @@ def test_a_refusal_is_a_sentence_on_the_page(world: World, client: Client) -> No
 
 
 def test_a_viewer_sees_everything_and_may_press_nothing(world: World) -> None:
-    viewer = signed_in(person(world.tenant, "vera", "viewer"))
+    viewer = browser(person(world.tenant, "vera", "viewer"))
     run = queued(world)
     page = page_of(viewer, run)
     assert "cancel-run" not in page and 'data-open="retry-run"' not in page

@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from runs.intake import Order, submit
 from runs.models import Call, Run, RunInput
 from runs.states import RunState
-from tenants.actors import Actor
 from tenants.ids import new_id
+from tests.console.past import browser
 from tests.runtime.waiting import World, make_release, make_world, park, person, queued, running, waiting
 
 
@@ -23,15 +23,9 @@ def world(db: None) -> World:
     return make_world()
 
 
-def signed_in(actor: Actor) -> Client:
-    client = Client()
-    client.force_login(actor.user)
-    return client
-
-
 @pytest.fixture
 def client(world: World) -> Client:
-    return signed_in(world.operator)
+    return browser(world.operator)
 
 
 def asked(world: World, text: str) -> Run:
@@ -78,7 +72,7 @@ def test_another_tenants_runs_are_not_there_and_a_platform_admin_sees_them(world
     foreign = queued(other)
     assert shown(html(client.get(f"/runs/?q={foreign.run_id}"))) == []
     boss = person(world.tenant, "boss", "viewer", platform=True)
-    assert shown(html(signed_in(boss).get("/runs/"))) == [foreign.run_id]
+    assert shown(html(browser(boss).get("/runs/"))) == [foreign.run_id]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +125,7 @@ def test_no_runs_yet_is_not_no_runs_match(world: World, client: Client) -> None:
 
 
 def test_a_viewer_is_offered_no_new_run(world: World) -> None:
-    assert "/runs/new/" not in html(signed_in(person(world.tenant, "vera", "viewer")).get("/runs/"))
+    assert "/runs/new/" not in html(browser(person(world.tenant, "vera", "viewer")).get("/runs/"))
 
 
 def test_pages_hold_fifty_and_lead_back_and_forth(world: World, client: Client) -> None:
