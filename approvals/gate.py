@@ -41,7 +41,7 @@ def request(
     ord: int,
     agent: str,
     tool: str,
-    tool_version_id: UUID,
+    tool_version_id: UUID | None,
     effect: str,
     args: bytes,
     digest: str,
@@ -51,8 +51,12 @@ def request(
     starter_id: int | None,
     needed: int,
     expires_s: float,
+    kind: str = Approval.Kind.CALL,
 ) -> Approval:
-    """Ask people about one call. The open approval of that call is returned if its digest is the same, and voided otherwise."""
+    """Ask people about one call, or about more of a run's budget.
+
+    The open approval of that place is returned if its digest is the same, and voided otherwise.
+    """
     asked = {"tool_version_id": tool_version_id, "effect": effect, "args": args}
     with transaction.atomic():
         waiting = Approval.objects.select_for_update(no_key=True).filter(run_id=run_id, step=step, ord=ord, state__in=OPEN)
@@ -62,7 +66,7 @@ def request(
             _close(one, State.VOID, void_reason=f"What would be sent has changed: {_moved(one, asked)}.")
         approval = Approval.objects.create(
             tenant_id=tenant_id, run_id=run_id, step=step, ord=ord, agent=agent, tool=tool, digest=digest, risk=risk, why=why,
-            evidence=evidence, starter_id=starter_id, needed=max(1, needed), expires_at=Now() + timedelta(seconds=expires_s),
+            evidence=evidence, kind=kind, starter_id=starter_id, needed=max(1, needed), expires_at=Now() + timedelta(seconds=expires_s),
             **asked,
         )  # fmt: skip
         approval.refresh_from_db()
@@ -138,7 +142,7 @@ def withdraw(approval_id: UUID, reason: str) -> bool:
 
 def least_role(approval: Approval) -> Role:
     """Who may decide: operators, and for high risk or what cannot be undone approvers."""
-    grave = approval.risk != "normal" or approval.effect not in ("read", "write")
+    grave = approval.risk != "normal" or approval.effect not in ("read", "write", Approval.Kind.BUDGET)
     return Role.APPROVER if grave else Role.OPERATOR
 
 

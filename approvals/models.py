@@ -18,14 +18,19 @@ class Approval(models.Model):
         VOID = "void"  # what was asked is no longer what would be sent, or the run is gone
         CONSUMED = "consumed"  # dispatched under this approval; never used again
 
+    class Kind(models.TextChoices):
+        CALL = "call"  # one call of a tool
+        BUDGET = "budget"  # more of the run's limits; `args` says how much of which
+
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    kind = models.CharField(max_length=8, choices=Kind.choices, db_default=Kind.CALL.value)
     run_id = models.UUIDField()
     step = models.IntegerField()
     ord = models.IntegerField()
     agent = models.CharField(max_length=64)
     tool = models.CharField(max_length=64)
-    tool_version_id = models.UUIDField()
+    tool_version_id = models.UUIDField(null=True)  # null: not about a tool
     effect = models.CharField(max_length=16)
     args = models.BinaryField()  # exactly the bytes that will be sent
     digest = models.CharField(max_length=64)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from django.conf import settings
@@ -16,9 +16,12 @@ from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import Credential, EgressAllow, Tenant
 from tools import catalog, permissions
-from tools.models import Permission, Tool
+from tools.imports import servers
+from tools.lint import Finding, findings
+from tools.models import McpServer, Permission, Tool
 from tools.spec import destination
 
+from . import apply_ceilings
 from .document import AgentBlock, CredentialBlock, Document, PermissionBlock, TenantBlock, ToolBlock
 
 Action = Literal["create", "update", "unchanged", "delete"]
@@ -28,12 +31,16 @@ ONE_AT_A_TIME = 0x5B0A_9917  # key of the advisory lock
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`kind`: tenant, egress, credential, model, tool, permission, agent or release. `fields`: what an update changes."""
+    """`kind`: tenant, egress, credential, model, mcp_server, tool, permission, agent, release or ceiling. `fields`: what an update changes.
+
+    `lint`: of a tool, changed or not; no part of what two changes are compared by.
+    """
 
     kind: str
     name: str
     action: Action
     fields: tuple[str, ...] = ()
+    lint: tuple[Finding, ...] = field(default=(), compare=False)
 
 
 @dataclass(slots=True)
@@ -62,14 +69,14 @@ def apply(
     """Bring the installation to the document in one transaction. Applying twice changes nothing the second time.
 
     The first release of an agent and every changed release block go live. A release that a person rolled back stays back
-    until its block changes. `prune` deletes permissions, egress entries, credentials and unused models that a given section
-    leaves out; tools, agents and tenants have a history and are never deleted. Refuses as the parts do, with the `path`.
+    until its block changes. `prune` deletes permissions, egress entries, credentials, unused models and ceilings that a
+    given section leaves out; tools, agents and tenants have a history and are never deleted. Refuses as the parts do, with the `path`.
     """
     catalog.need_platform_admin(actor)
     with connection.cursor() as cursor:
         cursor.execute("select pg_advisory_xact_lock(%s)", [ONE_AT_A_TIME])
     order = Order(actor, document, secrets or {})
-    steps = (put_tenants, put_egress, put_credentials, put_models, put_tools, put_agents, put_permissions)
+    steps = (put_tenants, put_egress, put_credentials, put_models, put_mcp_servers, put_tools, put_agents, put_permissions, put_ceilings)
     changes = [change for step in steps for change in step(order)]
     if prune:
         changes += leave_out(order)
@@ -170,10 +177,20 @@ def changed(kind: str, name: str, fields: tuple[str, ...]) -> Change:
     return Change(kind, name, "update" if fields else "unchanged", fields)
 
 
+def put_mcp_servers(order: Order) -> Iterator[Change]:
+    """Named here, read later: nothing is asked of a server inside this transaction."""
+    for index, block in enumerate(order.document.mcp_servers):
+        with at(f"mcp_servers[{index}]"):
+            new = not McpServer.objects.filter(name=block.name).exists()
+            given = {"url": block.url, "credential": block.credential, "tenants": block.tenants, "transport": block.transport}
+            _, fields = servers.put(order.actor, block.name, **given)  # type: ignore[arg-type]
+            yield Change("mcp_server", block.name, "create") if new else changed("mcp_server", block.name, fields)
+
+
 def put_tools(order: Order) -> Iterator[Change]:
     for index, block in enumerate(order.document.tools):
         with at(f"tools[{index}]"):
-            yield put_tool(order, block)
+            yield replace(put_tool(order, block), lint=findings(block.name, block))
 
 
 def put_tool(order: Order, block: ToolBlock) -> Change:
@@ -240,6 +257,14 @@ def put_permission(order: Order, block: PermissionBlock) -> Change:
     return changed("permission", name, tuple(key for key in SETTINGS if getattr(before, key) != getattr(after, key)))
 
 
+def put_ceilings(order: Order) -> Iterator[Change]:
+    """Last: a new ceiling holds up whoever accepts a run until this transaction is over."""
+    for place in apply_ceilings.places(order.document):
+        with at(place.path):
+            for name, action in apply_ceilings.put(order.actor, place):
+                yield Change("ceiling", name, action, ("value",) if action == "update" else ())
+
+
 def leave_out(order: Order) -> list[Change]:
     """Only sections that the document gives: a document about tools says nothing about permissions."""
     given, gone = order.document.model_fields_set, list[Change]()
@@ -258,6 +283,8 @@ def leave_out(order: Order) -> list[Change]:
             with at("models"):
                 runs_catalog.delete_model(order.actor, name)
             gone.append(Change("model", name, "delete"))
+    places = apply_ceilings.places(order.document)
+    gone += [Change("ceiling", name, "delete") for place in places for name in apply_ceilings.prune(order.actor, place)]
     return gone
 
 

@@ -6,6 +6,7 @@ that have, and a random probe of the others, which is another one each time.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.conninfo import conninfo_to_dict
 
 from runs.states import TERMINAL, RunState
+from tenants import credentials
+from tenants.errors import Refused
 from tenants.ids import encode
 
 from .database import APPEND_ONLY
@@ -25,6 +28,7 @@ MANY = 5000
 NEWEST = 2000
 PROBE = 1000
 PATIENCE = "15s"  # for one statement
+UNREADABLE = "credential_unreadable"
 GOING_ON = [state.value for state in RunState if state not in TERMINAL]
 MOVES = ("run_moves_u", "run_moves_i", "call_moves_u", "call_moves_i")
 
@@ -64,6 +68,19 @@ def _findings(connection: BaseDatabaseWrapper) -> Iterator[Finding]:
                 yield Finding(rule.name, f"Not examined within {PATIENCE}: {rule.meaning}", "Run it again when it is quiet.", (), True)
             elif ids:
                 yield Finding(rule.name, rule.meaning, rule.cure, ids, rule.warning)
+        yield from _sealed(connection)
+
+
+def _sealed(connection: BaseDatabaseWrapper) -> Iterator[Finding]:
+    """What no statement can see: whether our keys still open the credentials."""
+    cure = "Give back the key in SEALING_KEYS (or the state folder), or enter the credential again: its calls fail until then."
+    try:
+        names = tuple(islice(credentials.unreadable(connection.alias, MANY), LIMIT))
+    except Refused as refused:
+        yield Finding(UNREADABLE, refused.message, cure, ())
+        return
+    if names:
+        yield Finding(UNREADABLE, "A credential cannot be opened, or was sealed for another tenant or name.", cure, names)
 
 
 def _values(connection: BaseDatabaseWrapper) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -11,19 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from runs.catalog import ModelSpec
 from runs.spec import Name, ReleaseSpec, ToolName
 from tenants.errors import Refused
-from tools.spec import Slug, ToolSpec
+from tools.spec import ServerName, Slug, ToolSpec
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_NODES = 200_000  # values in the document after its aliases are written out
 VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 NOT_BUILT = (  # known to the contract, enforced by nothing yet
-    "platform.ceilings",
-    "tenants[].ceilings",
-    "models[].max_concurrency",
     "tools[].preview",
     "tools[].compensate",
-    "agents[].ceilings",
     "agents[].release.ladder",
     "agents[].release.memory",
     "agents[].release.models.critique",
@@ -39,13 +36,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+Usd = Annotated[Decimal, Field(ge=0, le=10**9, decimal_places=6)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+
+
+class Ceilings(Strict):
+    """Of one place, by their kinds. 0 accepts nothing; absent: no ceiling is set here."""
+
+    cost_usd_per_day: Usd | None = None
+    cost_usd_per_month: Usd | None = None
+    concurrent_runs: Count | None = None
+    runs_per_minute: Count | None = None
+
+
 class Platform(Strict):
-    """Known, and empty until ceilings are built."""
+    ceilings: Ceilings | None = None
 
 
 class TenantBlock(Strict):
     slug: Slug
     name: Annotated[str, Field(max_length=200)] = ""
+    ceilings: Ceilings | None = None
 
 
 class EgressBlock(Strict):
@@ -73,6 +84,14 @@ class ModelBlock(ModelSpec):
     name: Name
 
 
+class McpServerBlock(Strict):
+    name: ServerName
+    url: Annotated[str, Field(min_length=1, max_length=2000)]
+    credential: Annotated[str, Field(max_length=100)] = ""
+    tenants: tuple[Slug, ...] = ()
+    transport: Literal["streamable_http", "stdio"] = "streamable_http"
+
+
 class ToolBlock(ToolSpec):
     name: ToolName
 
@@ -92,6 +111,7 @@ class AgentBlock(Strict):
     name: Name
     tenants: tuple[Slug, ...] = ()
     release: ReleaseSpec | None = None
+    ceilings: Ceilings | None = None
 
 
 class Document(Strict):
@@ -102,6 +122,7 @@ class Document(Strict):
     egress: EgressBlock = EgressBlock()
     credentials: tuple[CredentialBlock, ...] = ()
     models: tuple[ModelBlock, ...] = ()
+    mcp_servers: tuple[McpServerBlock, ...] = ()
     tools: tuple[ToolBlock, ...] = ()
     permissions: tuple[PermissionBlock, ...] = ()
     agents: tuple[AgentBlock, ...] = ()
@@ -112,6 +133,7 @@ class Document(Strict):
             "tenants": [t.slug for t in self.tenants],
             "credentials": [(c.tenant, c.name) for c in self.credentials],
             "models": [m.name for m in self.models],
+            "mcp_servers": [s.name for s in self.mcp_servers],
             "tools": [t.name for t in self.tools],
             "permissions": [(p.tool, p.tenant, p.agent, p.user_role, p.when) for p in self.permissions],
             "agents": [a.name for a in self.agents],
@@ -161,11 +183,6 @@ def without_unbuilt(document: dict[str, Any]) -> dict[str, Any]:
         for holder, key, path in places(document, pattern.split("."), ""):
             if holder.pop(key):
                 raise Refused("not_supported", f"{path} is known but not supported yet. Leave it out.", path=path, key=path)
-    for index, tool in enumerate(listed(document, "tools")):
-        adapter = tool.get("adapter") if isinstance(tool, dict) else None
-        if isinstance(adapter, dict) and adapter.get("kind") == "mcp":
-            path = f"tools[{index}].adapter.kind"
-            raise Refused("not_supported", f"{path}: mcp is known but not supported yet.", path=path, key=path)
     return {key: value for key, value in document.items() if value is not None}
 
 

@@ -15,10 +15,10 @@ from django.db import connection
 
 from runs.states import DUE, PEOPLE, TERMINAL, Outcome
 from tenants.actors import Actor
+from tenants.ids import first_at
 
 Scope = UUID | None  # a tenant, or None: all of them
 HOUR = timedelta(hours=1)
-SKEW = timedelta(hours=1)  # between the clock that makes an id and the database's
 LIMITED = (Outcome.BUDGET_EXCEEDED, Outcome.STEP_LIMIT, Outcome.DEADLINE_EXCEEDED)
 OVERDUE_S = 60  # a run that is due for longer has no engine that takes it
 SOON_S = 600
@@ -177,7 +177,7 @@ def standing(scope: Scope) -> Standing:
 
 def first_id(at: datetime) -> UUID:
     """No run that was accepted at or after `at` has a lesser id."""
-    return UUID(int=int((at - SKEW).timestamp() * 1000) << 80)
+    return first_at(at)
 
 
 def _period(row: Any, calls: list[Any]) -> Period:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from approvals.models import Approval
-from runs.models import Call, Event, Run, Step, UnknownWrite
+from runs.models import Call, Event, Run, Step, Switch, UnknownWrite
 from runs.states import Outcome
 from tenants.ids import encode
 
@@ -102,6 +102,7 @@ def run_record(run: Run, called: list[str], answer: str | None) -> JSON:
         "metadata": run.asked.metadata,
         "seq": run.seq,
         "cancel_requested": run.cancel_requested,
+        "paused_by": encode("swi", run.paused_by) if run.paused_by else None,
         "created_at": time(run.created_at),
         "ended_at": time(run.ended_at),
     }
@@ -245,4 +246,24 @@ def approval_record(approval: Approval) -> JSON:
         "void_reason": approval.void_reason or None,
         "created_at": time(approval.created_at),
         "expires_at": time(approval.expires_at),
+    }
+
+
+def switch_record(switch: Switch) -> JSON:
+    """`tenant` null: in every tenant. The reasons are people's own words."""
+    return {
+        "switch_id": str(switch),
+        "scope": switch.scope,
+        "tenant": switch.tenant.slug if switch.tenant else None,
+        "agent": switch.agent or None,
+        "tool": switch.tool or None,
+        "then": switch.then,
+        "drill": switch.drill,
+        "state": "lifted" if switch.lifted_at else "on",
+        "reason": switch.reason,
+        "by": switch.by.get_username(),
+        "at": time(switch.at),
+        "lifted_by": switch.lifted_by.get_username() if switch.lifted_by else None,
+        "lifted_at": time(switch.lifted_at),
+        "lift_reason": switch.lift_reason or None,
     }

@@ -224,6 +224,7 @@ LEASE_TTL_S = float(os.environ.get("SIGNALBOX_LEASE_TTL_S") or 30)
 APPROVAL_EXPIRY_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXPIRY_S") or 3600)
 ENGINE_SLOTS = int(os.environ.get("SIGNALBOX_ENGINE_SLOTS") or 1000)
 
+LOGGING_CONFIG = "console.logs.configure"  # leaves out the secrets that this process has opened
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -92,6 +92,12 @@ INCIDENT: Mapping[str, Look] = {
     "resolved": Look("circle-check", "Resolved", "ok", "Over, with its cause written down."),
 }
 
+DELIVERY: Mapping[str, Look] = {
+    "pending": Look("clock", "Pending", "wait", "Not taken by the receiver yet; it is sent again at the time shown."),
+    "delivered": Look("circle-check", "Delivered", "ok", "The receiver said that it has it."),
+    "failed": Look("octagon-x", "Given up", "fail", "The receiver did not take it in a day, or said that it is gone."),
+}
+
 KINDS: Mapping[str, Mapping[str, Look]] = {
     "run": RUN,
     "call": CALL,
@@ -99,6 +105,7 @@ KINDS: Mapping[str, Mapping[str, Look]] = {
     "outcome": OUTCOME,
     "breaker": BREAKER,
     "incident": INCIDENT,
+    "delivery": DELIVERY,
 }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .spec import Limits
+from .limits import Limits
 from .states import Outcome
 
 
@@ -20,14 +20,14 @@ class Used:
 class Stop:
     """Which limit stopped the run, its value, and how much the next call would have brought it to."""
 
-    limit: str
+    limit: str  # of Limits, or "switch"
     value: float
     used: float
-    by: str  # the model or tool that would have gone over, or "clock"
+    by: str  # the model or tool that would have gone over, "clock", or the id of the switch
 
     @property
     def outcome(self) -> Outcome:
-        special = {"max_steps": Outcome.STEP_LIMIT, "run_s": Outcome.DEADLINE_EXCEEDED}
+        special = {"max_steps": Outcome.STEP_LIMIT, "run_s": Outcome.DEADLINE_EXCEEDED, "switch": Outcome.STOPPED_BY_SWITCH}
         return special.get(self.limit, Outcome.BUDGET_EXCEEDED)
 
 

@@ -4,17 +4,17 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from django.db import transaction
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from tenants import audit, controls
 from tenants.actors import Actor
 from tenants.errors import Refused
 from tools.catalog import check_reachable, need_platform_admin
 from tools.definitions import RetryPolicy
-from tools.spec import Slug, destination, not_supported
+from tools.spec import Slug, destination
 
+from .limits import Strict
 from .models import Agent, ModelDefinition, Release
-from .spec import Strict
 
 Usd = Annotated[Decimal, Field(ge=0, lt=1_000_000, decimal_places=6)]
 
@@ -29,7 +29,7 @@ class PricePerMtok(Strict):
 class ModelSpec(Strict):
     """The block of one model in a configuration document."""
 
-    provider: Literal["openai"]
+    provider: Literal["openai", "anthropic"]
     base_url: Annotated[str, Field(max_length=500)]
     model: Annotated[str, Field(min_length=1, max_length=200)]
     credential: Annotated[str, Field(max_length=100)] = ""
@@ -37,17 +37,7 @@ class ModelSpec(Strict):
     price_per_mtok_usd: PricePerMtok | None = None  # absent: from the price list, else unpriced
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30
     retry: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def refuse_what_is_not_built(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        if value.get("max_concurrency"):
-            raise not_supported("max_concurrency")
-        if value.get("provider") == "anthropic":
-            raise not_supported("provider: anthropic")
-        return {key: part for key, part in value.items() if key != "max_concurrency"}
+    max_concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None  # calls in flight at once, over all engines
 
     @field_validator("base_url")
     @classmethod

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     TOOL_CALL_UNKNOWN = "tool_call_unknown"
     TOOL_CALL_RECONCILED = "tool_call_reconciled"  # an unknown outcome was settled: by late evidence, a probe, or a person
     RETRY_SCHEDULED = "retry_scheduled"
+    CALL_HELD = "call_held"  # it is not sent now: the breaker of its host is open, or too much is in flight there
     POLICY_DECIDED = "policy_decided"
     POLICY_VIOLATED = "policy_violated"
     APPROVAL_REQUESTED = "approval_requested"
@@ -36,6 +37,13 @@ class Kind(StrEnum):
     BUDGET_EXCEEDED = "budget_exceeded"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     FALLBACK_ACTIVATED = "fallback_activated"
+    RUNG_ENTERED = "rung_entered"  # the ladder: the run goes on with less
+    RUNG_MISSED = "rung_missed"  # a rung that had nothing to give
+    RUNG_LEFT = "rung_left"
+    LOOP_DETECTED = "loop_detected"
+    CALL_DRAFTED = "call_drafted"  # a write that could not be made is kept for a person
+    CRITIQUE_DECIDED = "critique_decided"
+    BUDGET_GRANTED = "budget_granted"  # a person raised a limit of this run
 
 
 FIELDS = (

@@ -15,10 +15,14 @@ from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 from tenants.models import IdempotencyRecord, Tenant, User
 
+from . import answer_cache, callbacks, ceilings, switches
+from .callbacks import Callback
 from .events import Kind, event
 from .history import DUE, append, notify
+from .ladder import Do
+from .limits import Limits, Strict, Tightening
 from .models import Agent, Release, Run, RunInput
-from .spec import Limits, ReleaseSpec, Strict, Tightening, limits
+from .spec import ReleaseSpec, limits
 
 INPUT_MAX = 256 * 1024  # bytes of JSON in UTF-8
 METADATA_MAX = 16 * 1024
@@ -49,9 +53,9 @@ class Order(Strict):
     budget: Tightening | None = None
     release: str | None = None
     mode: Literal["normal", "read_only", "draft"] = "normal"
-    callback: JsonValue = None
+    callback: Callback | None = None
 
-    @field_validator("agent", "input", "user", "session", "metadata")
+    @field_validator("agent", "input", "user", "session", "metadata", "callback")
     @classmethod
     def can_be_stored(cls, value: Any) -> Any:
         dumped = as_json(value)
@@ -77,11 +81,12 @@ def submit(
     idempotency_key: str | None = None,
     body_sha256: bytes | None = None,
     traceparent: str = "",
+    priority: int = 0,
 ) -> Accepted:
-    """Accept a run, or give back the one this key was answered with.
+    """Accept a run, or give back the one this key was answered with. `priority` 1: the caller waits for the answer.
 
-    Refuses with: scope_missing, tenant_inactive 403, not_found, no_live_release, idempotency_in_flight 409, input_too_large,
-    metadata_too_large 413, idempotency_key_reused, idempotency_key_invalid, not_supported 422.
+    Refuses with: ceiling_reached 402, quota_concurrent_runs, quota_runs_per_minute 429, scope_missing, tenant_inactive 403, not_found, no_live_release, idempotency_in_flight 409, input_too_large,
+    metadata_too_large 413, idempotency_key_reused, idempotency_key_invalid, egress_refused, callback_secret_missing 422.
     """
     actor.need("runs:write")
     _sizes(order)
@@ -90,9 +95,14 @@ def submit(
         if idempotency_key is not None and (earlier := _answered(actor.tenant, idempotency_key, body)):
             return Accepted(earlier, replayed=True)
         tenant, agent, now = usable(actor.tenant, order.agent)
+        if order.callback:
+            callbacks.check(tenant, order.callback)
         release = _release(agent, order.release)
-        asked = _asked(order, limits(ReleaseSpec.model_validate(release.spec), order.budget), traceparent)
-        run = place(asked, tenant=tenant, release=release, starter=actor.user, mode=order.mode, now=now)
+        spec = ReleaseSpec.model_validate(release.spec)
+        asked = _asked(order, limits(spec, order.budget), traceparent)
+        if any(rung.do is Do.CACHED for rung in spec.ladder):
+            asked.input_key = answer_cache.input_key(asked.text, asked.data, asked.user)
+        run = place(asked, tenant=tenant, release=release, starter=actor.user, mode=order.mode, now=now, priority=priority)
         if idempotency_key is not None:
             IdempotencyRecord.objects.create(tenant=tenant, key=idempotency_key, endpoint=ENDPOINT, body_sha256=body, object_id=run.id)
     return Accepted(run)
@@ -106,6 +116,7 @@ def usable(tenant: Tenant, agent_name: str) -> tuple[Tenant, Agent, datetime]:
     agent = Agent.objects.select_related("live").filter(name=agent_name).first()
     if agent is None or (agent.tenants and current.slug not in agent.tenants):
         raise NotFound("agent")
+    switches.refuse_new(current, agent_name)
     return current, agent, current.now
 
 
@@ -118,10 +129,17 @@ def place(
     mode: str,
     now: datetime,
     retry_of: str | None = None,
+    priority: int = 0,
 ) -> Run:
-    """Insert a queued run with what it was asked (not saved yet, limits filled in) and its first event; wake an engine."""
+    """Insert a queued run with what it was asked (not saved yet, limits filled in) and its first event; wake an engine.
+
+    Every run comes through here, so here it is held to its ceilings: last, because others wait from then on.
+    """
     deadline_at = now + timedelta(seconds=asked.limits["run_s"])
-    run = Run(tenant=tenant, agent_id=release.agent_id, release=release, mode=mode, starter=starter, deadline_at=deadline_at, seq=0)
+    run = Run(
+        tenant=tenant, agent_id=release.agent_id, release=release, mode=mode, starter=starter, deadline_at=deadline_at, seq=0,
+        created_at=now, priority=priority,
+    )  # fmt: skip
     sha256 = hashlib.sha256(as_json({"text": asked.text, "data": asked.data})).hexdigest()
     data = {"agent": release.agent_id, "release": release.release_id, "input_sha256": sha256}
     append(run, [event(Kind.RUN_ACCEPTED, data=data | ({"retry_of": retry_of} if retry_of else {}))])
@@ -129,6 +147,7 @@ def place(
     asked.run = run
     asked.save(force_insert=True)
     notify(DUE, run.id)
+    ceilings.hold(run, asked.limits["max_cost_micro"], tenant)
     return run
 
 
@@ -139,8 +158,6 @@ def as_json(value: Any) -> bytes:
 
 
 def _sizes(order: Order) -> None:
-    if order.callback is not None:
-        raise Refused("not_supported", "callback is not supported yet.", 422, key="callback")
     if len(as_json(order.input)) > INPUT_MAX or (order.user and len(as_json(order.user)) > INPUT_MAX):
         raise Refused("input_too_large", f"input and user have at most {INPUT_MAX} bytes each.", 413, limit=INPUT_MAX)
     if len(as_json(order.metadata)) > METADATA_MAX:
@@ -189,4 +206,5 @@ def _asked(order: Order, within: Limits, traceparent: str) -> RunInput:
         metadata=order.metadata,
         limits=within.model_dump(mode="json"),
         traceparent=traceparent[:64],
+        callback=order.callback.model_dump(mode="json") if order.callback else None,
     )

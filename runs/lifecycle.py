@@ -59,7 +59,7 @@ def retry(actor: Actor, run_id: UUID) -> Run:
     asked = RunInput(
         text=first.text, data=first.data, user=first.user, session=first.session, limits=first.limits,
         metadata={**first.metadata, "retry_of": run.run_id}, traceparent=first.traceparent,
-        retry_of=run.id,
+        retry_of=run.id, callback=first.callback,
     )  # fmt: skip
     return place(asked, tenant=tenant, release=run.release, starter=actor.user, mode=run.mode, now=now, retry_of=run.run_id)
 
@@ -89,7 +89,7 @@ def _end(run: Run, by: str) -> None:
     Run.objects.filter(pk=run.pk).exclude(state__in=(*OWNED, *TERMINAL)).update(
         seq=run.seq, state=RunState.CANCELLED, outcome=Outcome.CANCELLED, stop={"by": by, "step": run.step},
         cancel_requested=True, ended_at=Now(), fence=F("fence") + 1, reserved_micro=0,
-        cost_micro=F("cost_micro") + (run.reserved_micro if lost else 0), waiting_since=None, hold_until=None,
+        cost_micro=F("cost_micro") + (run.reserved_micro if lost else 0), waiting_since=None, hold_until=None, paused_by=None,
     )  # fmt: skip
 
 

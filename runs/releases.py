@@ -43,7 +43,7 @@ def make(actor: Actor | None, agent: Agent | str, spec: dict[str, Any]) -> tuple
     if not Agent.objects.select_for_update(no_key=True).filter(name=name).exists():
         raise NotFound("agent")
     checked = validated(spec)
-    content, pins = checked.model_dump(mode="json"), pinned(checked)
+    content, pins = checked.content(), pinned(checked)
     digest = sha256(dumps({"agent": name, "spec": content, "tools": pins})).hexdigest()
     same = Release.objects.filter(agent_id=name, sha256=digest).first()
     if same is not None:
@@ -71,8 +71,8 @@ def validated(spec: dict[str, Any]) -> ReleaseSpec:
     known = set(ModelDefinition.objects.filter(name__in=named).values_list("name", flat=True))
     if missing := sorted(named - known):
         raise Refused("unknown_model", f"There is no model {', '.join(missing)}. Define it first.", models=missing)
-    for role in (checked.models.planner, checked.models.reformulation, checked.models.synthesis):
-        if role is not None and role.when is not None:
+    for role in checked.models.roles():
+        if role.when is not None:
             conditions.check(role.when, frozenset({"run"}))
     return checked
 

@@ -13,12 +13,15 @@ from approvals.models import Approval
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
+from . import grants
 from .events import Kind, event
 from .failpoints import fp
 from .history import append
 from .models import Call, Run
 from .resume import requeue
 from .states import TERMINAL, CallState, RunState
+
+WAITS = (RunState.WAITING_APPROVAL, RunState.WAITING_BUDGET)
 
 
 def decide(actor: Actor, approval_id: UUID, *, verdict: str, digest: str, reason: str = "", args: Any = None) -> Approval:
@@ -37,9 +40,19 @@ def decide(actor: Actor, approval_id: UUID, *, verdict: str, digest: str, reason
     return approval
 
 
+def extend(actor: Actor, run_id: UUID, add: grants.More, reason: str) -> Approval:
+    """Grant other amounts than the run asked for: an approval of its request all the same. Refuses as `decide`, `grants.waiting`."""
+    with transaction.atomic():
+        run, approval = _held(actor, grants.waiting(run_id).id)
+        outcome = gate.decide(actor, approval, verdict=gate.Verdict.APPROVE, digest=approval.digest, reason=reason)
+        if outcome is gate.Outcome.APPROVED and run is not None:
+            _tell(run, approval, outcome, actor.user.username, gate.Verdict.APPROVE, gate.storable(reason), add)
+    return approval
+
+
 def expire_due(limit: int = 100) -> int:
     """Close approvals whose time is over; how many. A run that somebody holds is left to them, or to the next round."""
-    reachable = Run.objects.filter(pk=OuterRef("run_id"), state__in=(RunState.WAITING_APPROVAL, *TERMINAL))
+    reachable = Run.objects.filter(pk=OuterRef("run_id"), state__in=(*WAITS, *TERMINAL))
     overdue = Approval.objects.filter(Exists(reachable), state=Approval.State.PENDING, expires_at__lte=Now())
     runs = dict.fromkeys(overdue.order_by("expires_at").values_list("run_id", flat=True)[:limit])
     return sum(_expire_in(run_id) for run_id in runs)
@@ -60,15 +73,18 @@ def _held(actor: Actor, approval_id: UUID) -> tuple[Run | None, Approval]:
     run = Run.objects.select_for_update(no_key=True).filter(pk=seen.run_id).first()
     Call.objects.select_for_update(no_key=True).filter(run_id=seen.run_id, step=seen.step, ord=seen.ord).first()
     approval = Approval.objects.select_for_update(no_key=True).get(pk=approval_id)
-    waiting = run is not None and run.state == RunState.WAITING_APPROVAL
+    waiting = run is not None and run.state in WAITS
     if approval.state == Approval.State.PENDING and not waiting:
         state = run.state if run else "gone"
         raise Refused("run_not_waiting", f"The run does not wait for people: it is {state}.", 409, state=state)
     return run, approval
 
 
-def _tell(run: Run, approval: Approval, outcome: gate.Outcome, by: str, verdict: str, reason: str) -> None:
-    if outcome is gate.Outcome.APPROVED:
+def _tell(run: Run, approval: Approval, outcome: gate.Outcome, by: str, verdict: str, reason: str, add: grants.More | None = None) -> None:
+    granted = []
+    if approval.kind == Approval.Kind.BUDGET:
+        granted = [grants.grant(run, approval, by, add)] if outcome is gate.Outcome.APPROVED else []
+    elif outcome is gate.Outcome.APPROVED:
         _move_call(approval, state=CallState.READY, approval_id=approval.id)
     elif outcome is gate.Outcome.REJECTED:
         _block(approval, "approval_rejected", reason or "A person rejected this call.")
@@ -76,13 +92,13 @@ def _tell(run: Run, approval: Approval, outcome: gate.Outcome, by: str, verdict:
     if reason:
         data["reason_sha256"] = hashlib.sha256(reason.encode()).hexdigest()
     result = "denied" if outcome is gate.Outcome.REJECTED else "ok"
-    _go_on(run, [_about(Kind.APPROVAL_DECIDED, approval, result, data)])
+    _go_on(run, [_about(Kind.APPROVAL_DECIDED, approval, result, data), *granted], decided=outcome is not gate.Outcome.COUNTED)
 
 
 @transaction.atomic
 def _expire_in(run_id: UUID) -> int:
     run = Run.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=run_id).first()
-    if run is None or run.state not in (RunState.WAITING_APPROVAL, *TERMINAL):
+    if run is None or run.state not in (*WAITS, *TERMINAL):
         return 0
     events = []
     for approval in Approval.objects.filter(run_id=run_id, state=Approval.State.PENDING).order_by("step", "ord"):
@@ -97,7 +113,7 @@ def _expire_in(run_id: UUID) -> int:
 
 
 def _about(kind: Kind, approval: Approval, result: str, data: dict[str, Any]) -> tuple[str, str]:
-    return event(kind, step_id=approval.step, ord=approval.ord, tool=approval.tool, result=result, data=data)
+    return event(kind, step_id=approval.step, ord=approval.ord, tool=approval.tool or None, result=result, data=data)
 
 
 def _block(approval: Approval, error_type: str, message: str) -> None:
@@ -112,10 +128,10 @@ def _move_call(approval: Approval, **values: Any) -> bool:
     return bool(waiting.update(**values))
 
 
-def _go_on(run: Run, events: list[tuple[str, str]]) -> None:
+def _go_on(run: Run, events: list[tuple[str, str]], *, decided: bool = True) -> None:
     """Write the events; queue the run if none of its calls waits for a person, its deadline moved on by the wait."""
     waits = Call.objects.filter(run_id=run.id, state=CallState.WAITING_APPROVAL).exists()
-    resume = run.state == RunState.WAITING_APPROVAL and not waits
+    resume = decided if run.state == RunState.WAITING_BUDGET else run.state == RunState.WAITING_APPROVAL and not waits
     if resume:
         requeue(run, events)
         return

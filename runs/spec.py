@@ -1,17 +1,15 @@
-"""The `release:` block: what an agent may do and spend, validated. Also what a caller may tighten."""
+"""The `release:` block: what an agent may do and spend, and what it falls back to, validated."""
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from .ladder import Rung, check
+from .limits import Limits, Seconds, Strict, Tightening
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_.-]{0,63}$")]
-Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RoleModel(Strict):
@@ -24,10 +22,20 @@ class RoleModel(Strict):
     when: str | None = None
 
 
+class Critique(RoleModel):
+    """Checks a final answer, or every proposed write before anything else decides about it."""
+
+    checks: tuple[Literal["answer", "writes"], ...] = ("answer",)
+
+
 class Models(Strict):
     planner: RoleModel
     reformulation: RoleModel | None = None
+    critique: Critique | None = None
     synthesis: RoleModel | None = None
+
+    def roles(self) -> tuple[RoleModel, ...]:
+        return tuple(role for role in (self.planner, self.reformulation, self.critique, self.synthesis) if role)
 
 
 class Budget(Strict):
@@ -59,17 +67,15 @@ class ReleaseSpec(Strict):
     models: Models
     budget: Budget = Budget()
     deadlines: Deadlines = Deadlines()
+    ladder: Annotated[tuple[Rung, ...], Field(max_length=20)] = ()
 
     @model_validator(mode="before")
     @classmethod
     def refuse_what_is_not_built(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            for key in ("ladder", "memory"):
-                if value.get(key):
-                    raise NotSupported(key)
-            if isinstance(value.get("models"), dict) and value["models"].get("critique"):
-                raise NotSupported("models.critique")
-            value = {k: v for k, v in value.items() if k not in ("ladder", "memory")}
+            if value.get("memory"):
+                raise NotSupported("memory")
+            value = {k: v for k, v in value.items() if k != "memory" and not (k == "ladder" and v is None)}
         return value
 
     @model_validator(mode="after")
@@ -82,11 +88,20 @@ class ReleaseSpec(Strict):
             raise ValueError("models.planner.when: the planner is never conditional")
         if len(set(self.tools)) != len(self.tools):
             raise ValueError("a tool is listed twice")
+        check(self.ladder)
         return self
 
+    def content(self) -> dict[str, Any]:
+        """What identifies a release: parts that came later and are not used do not change what it was before them."""
+        values = self.model_dump(mode="json")
+        if not self.ladder:
+            del values["ladder"]
+        if self.models.critique is None:
+            del values["models"]["critique"]
+        return values
+
     def model_names(self) -> set[str]:
-        roles = (self.models.planner, self.models.reformulation, self.models.synthesis)
-        return {name for role in roles if role for name in (role.model, *role.fallback)}
+        return {name for role in self.models.roles() for name in (role.model, *role.fallback)}
 
 
 class NotSupported(Exception):
@@ -95,36 +110,6 @@ class NotSupported(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(f"{key} is not supported yet")
         self.key = key
-
-
-class Limits(Strict):
-    """Budget and deadlines of one run as integers and seconds, after the caller tightened them. Stored with the run."""
-
-    max_steps: int
-    max_tool_calls: int
-    max_writes: int
-    max_input_tokens: int
-    max_output_tokens: int
-    max_cost_micro: int
-    allowed_models: tuple[str, ...] | None
-    model_call_s: float
-    tool_call_s: float
-    step_s: float
-    run_s: float
-    approval_s: float | None
-    count_waiting: bool
-
-
-class Tightening(Strict):
-    """The `budget` of `POST /runs`: each key may only lower the release's."""
-
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    max_tool_calls: Annotated[int, Field(ge=0)] | None = None
-    max_writes: Annotated[int, Field(ge=0)] | None = None
-    max_input_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_cost_usd: Annotated[Decimal, Field(gt=0)] | None = None
-    run_s: Seconds | None = None
 
 
 def limits(spec: ReleaseSpec, tighter: Tightening | None = None) -> Limits:

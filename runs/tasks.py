@@ -3,10 +3,10 @@
 from django.db.models.functions import Now
 from django_q.models import Schedule
 
-from . import signoff
+from . import ceilings, signoff
 from .models import Canary
 
-EVERY_MINUTE = ("canary", "expire_approvals")
+EVERY_MINUTE = ("canary", "expire_approvals", "settle")
 
 
 def canary() -> None:
@@ -17,6 +17,11 @@ def canary() -> None:
 def expire_approvals() -> int:
     """Close approvals whose time is over; how many."""
     return signoff.expire_due()
+
+
+def settle() -> int:
+    """Fold what ended runs came to into their ceilings; how many."""
+    return ceilings.sweep()
 
 
 def ensure_schedules() -> None:

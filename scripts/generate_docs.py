@@ -94,6 +94,12 @@ EVENTS: dict[str, Told] = {
     "retry_scheduled": Told(
         "a failed call will be sent again; `attempt` is the next one", "step_id ord model? tool? result error_type", "attempt wait_ms"
     ),
+    "call_held": Told(
+        "a call is not sent now, and its run is parked: the breaker of its host is open (`breaker_open`), or too much is in flight"
+        " there (`no_room`); no attempt is spent",
+        "step_id ord model? tool?",
+        "reason wait_ms",
+    ),
     "policy_decided": Told("the policy has ruled on a call", f"{CALL_OF_TOOL} result", "decision by rev"),
     "policy_violated": Told(
         "the ruling is deny, or an approved call may no longer be sent", f"{CALL_OF_TOOL} result error_type", "decision? by? rev?"
@@ -106,7 +112,7 @@ EVENTS: dict[str, Told] = {
     "approval_voided": Told("an open approval is not needed or not valid any more", "step_id? ord? tool? result?", "approval_id"),
     "budget_exceeded": Told("a limit has no room for the next call; the run ends", "step_id result", "limit value used by step"),
     "deadline_exceeded": Told("the time of the run is over; the run ends", "result", "limit value"),
-    "fallback_activated": Told("a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type", "from to"),
+    "fallback_activated": Told("a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type?", "from to reason? limit?"),
 }
 
 

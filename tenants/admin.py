@@ -12,7 +12,7 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from . import controls, credentials, keys
+from . import controls, credentials, keys, live_secrets
 from .by_tenant import SEEN_TENANTS, ByTenant, ReadOnly, tenants_where
 from .models import ApiKey, AuditEntry, Credential, EgressAllow, Member, Tenant, User
 from .roles import SCOPES, Role
@@ -234,14 +234,22 @@ class CredentialPage(ByTenant):
     fixed = ("tenant", "name")  # both are inside the sealed value
     fields = ("tenant", "name", "kind", "header", "secret")
     audited = ("tenant", "name", "kind", "header", "version")
-    list_display = ("name", "tenant", "kind", "version")
+    list_display = ("name", "tenant", "kind", "version", "opens")
     list_filter = (SEEN_TENANTS,)
+
+    @admin.display(description="can be opened", boolean=True)
+    def opens(self, obj: Credential) -> bool:
+        return credentials.opens(obj)
 
     def touched(self, obj: Credential) -> None:
         controls.bump(obj.tenant)
 
     def write(self, request: HttpRequest, obj: Credential, form: Any, change: bool) -> None:
+        """The row is locked and read again first: a rotation or somebody else may have sealed it since the form was read."""
+        if change:
+            held = credentials.locked(obj)
+            obj.sealed, obj.version = held.sealed, held.version + bool(form.changed_data)
         if secret := form.cleaned_data["secret"]:
             obj.sealed = credentials.seal(obj.tenant_id, obj.name, secret)
-            obj.version += 1 if change else 0
+            live_secrets.remember(live_secrets.Opened(obj.name, obj.kind, secret))
         obj.save()

@@ -4,7 +4,9 @@ import os
 import re
 import time
 import uuid
+from datetime import datetime, timedelta
 
+SKEW = timedelta(hours=1)  # between the clock that makes an id and the database's
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 SHAPE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
@@ -13,6 +15,11 @@ SHAPE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 def new_id() -> uuid.UUID:
     """48 bits of milliseconds since 1970, then 80 random bits: ids made later sort later."""
     return uuid.UUID(int=(time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10)))
+
+
+def first_at(at: datetime) -> uuid.UUID:
+    """Nothing that was made at or after `at` has a lesser id."""
+    return uuid.UUID(int=int((at - SKEW).timestamp() * 1000) << 80)
 
 
 def encode(prefix: str, value: uuid.UUID) -> str:

@@ -145,3 +145,60 @@ class IdempotencyRecord(models.Model):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "endpoint", "key"], name="one_answer_per_key")]
+
+
+class Ceiling(models.Model):
+    """What a scope may spend in a window, or hold and start at once. No tenant and no agent: the whole installation."""
+
+    class Kind(models.TextChoices):
+        COST_DAY = "cost_usd_per_day"  # calendar days and months in UTC; a run counts where it was accepted
+        COST_MONTH = "cost_usd_per_month"
+        CONCURRENT = "concurrent_runs"  # accepted, not ended, and not waiting for a person
+        PER_MINUTE = "runs_per_minute"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True)
+    agent = models.CharField(max_length=64, blank=True, default="")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    value = models.BigIntegerField()  # millionths of a USD for costs, else a count
+    bucket = models.FloatField(null=True, editable=False)  # runs_per_minute: starts left, as of `bucket_at`
+    bucket_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "agent", "kind"], name="one_ceiling_per_place", nulls_distinct=False),
+            models.CheckConstraint(condition=models.Q(value__gte=0), name="ceiling_not_negative"),
+        ]
+
+
+class Spending(models.Model):
+    """One window of a cost ceiling: what accepted runs may still come to, and what ended ones have come to (micro-USD)."""
+
+    ceiling = models.ForeignKey(Ceiling, on_delete=models.CASCADE)
+    starts_at = models.DateTimeField()
+    reserved_micro = models.BigIntegerField(db_default=0)
+    spent_micro = models.BigIntegerField(db_default=0)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["ceiling", "starts_at"], name="one_spending_per_window"),
+            models.CheckConstraint(condition=models.Q(reserved_micro__gte=0, spent_micro__gte=0), name="spending_not_negative"),
+        ]
+
+
+class Reservation(models.Model):
+    """What one accepted run holds of a window until its settlement is folded in."""
+
+    run_id = models.UUIDField()
+    spending = models.ForeignKey(Spending, on_delete=models.CASCADE)
+    micro = models.BigIntegerField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["run_id", "spending"], name="one_reservation_per_window")]
+
+
+class Settlement(models.Model):
+    """What a run came to. Written by the trigger on its row when it ends, whoever ends it; intake and a job fold it in."""
+
+    run_id = models.UUIDField(primary_key=True)
+    spent_micro = models.BigIntegerField()
+    at = models.DateTimeField(db_default=Now())

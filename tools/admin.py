@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
 
 from tenants.actors import Actor
 from tenants.by_tenant import SEEN_TENANTS, ByTenant, ReadOnly, tenants_where
@@ -15,7 +16,7 @@ from tenants.errors import Refused
 from tenants.models import Tenant, User
 from tenants.roles import Role
 
-from . import catalog, conditions, permissions
+from . import catalog, conditions, lint, permissions
 from .models import Permission, Tool, ToolVersion
 
 if TYPE_CHECKING:
@@ -38,11 +39,16 @@ def acting(request: HttpRequest, tenant: Tenant | None) -> Actor:
 
 class VersionInline(Inline):
     model = ToolVersion
-    fields = ("number", "effect", "idempotency", "description", "timeout_s", "labels", "sha256", "created_at")
+    fields = ("number", "effect", "idempotency", "description", "timeout_s", "labels", "lint", "sha256", "created_at")
     readonly_fields = fields
     ordering = ("-number",)
     extra = 0
     can_delete = False
+
+    @admin.display
+    def lint(self, version: ToolVersion) -> str:
+        counts = lint.counts(catalog.findings(version))
+        return ", ".join(f"{number} {severity}" for severity, number in counts.items() if number) or "nothing"
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -65,6 +71,7 @@ class ToolPage(ReadOnly):
     search_fields = ("name",)
     ordering = ("name",)
     inlines = (VersionInline,)
+    readonly_fields = ("lint",)
     actions = ("enable", "disable")
 
     @admin.display(ordering="current__effect")
@@ -74,6 +81,13 @@ class ToolPage(ReadOnly):
     @admin.display
     def version(self, tool: Tool) -> int | None:
         return tool.current.number if tool.current else None
+
+    @admin.display(description="Lint of the current version")
+    def lint(self, tool: Tool) -> str:
+        found = catalog.findings(tool.current) if tool.current else ()
+        lines = ((each.severity.capitalize(), each.message, each.path, each.code) for each in found)
+        said = format_html_join("", "<li><strong>{}</strong> {} <code>{}</code> ({})</li>", lines)
+        return format_html("<ul>{}</ul>", said) if found else "Nothing is too loose."
 
     @admin.action(description="Switch on", permissions=["view"])
     def enable(self, request: HttpRequest, queryset: QuerySet[Tool]) -> None:

@@ -3,21 +3,23 @@
 Tools and addresses belong to the installation: platform admins change them. `actor` None is the command line.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Max, Q
+from django.db.models.fields.json import KT
 
 from tenants import audit, controls
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import EgressAllow
 
-from . import conditions, schemas
+from . import conditions, lint
 from .definitions import Effect, RetryPolicy, ToolDefinition
-from .models import Permission, Tool, ToolVersion
+from .models import McpServer, Permission, Tool, ToolVersion
 from .policy import PermissionRow
-from .spec import HttpAdapter, ToolSpec, private_host_port
+from .spec import HttpAdapter, McpAdapter, ToolSpec, private_host_port
 
 
 @transaction.atomic
@@ -27,7 +29,9 @@ def put(actor: Actor | None, name: str, spec: ToolSpec) -> tuple[ToolVersion, bo
     Refuses: platform_admin_needed 403; bad_name, bad_schema, bad_condition, egress_refused 422.
     """
     need_platform_admin(actor)
+    spec = at_its_server(spec)
     check(name, spec)
+    check_lint(name, spec)
     tool, _ = Tool.objects.get_or_create(name=name)
     tool = Tool.objects.select_for_update(no_key=True).get(name=name)
     before, digest, seen_by = tool.current, spec.sha256(name), sorted(set(spec.tenants))
@@ -35,12 +39,39 @@ def put(actor: Actor | None, name: str, spec: ToolSpec) -> tuple[ToolVersion, bo
         return before, False
     after = tool.versions.filter(sha256=digest).order_by("number").first() or add_version(tool, spec, digest)
     was = {"version": before.number, "sha256": before.sha256, "tenants": tool.tenants} if before else None
-    tool.current, tool.tenants = after, seen_by
-    tool.save(update_fields=["current", "tenants"])
+    origin = origin_of(tool, spec)
+    tool.pending = tool.pending if origin == tool.origin else None
+    tool.current, tool.tenants, tool.origin = after, seen_by, origin
+    tool.save(update_fields=["current", "tenants", "origin", "pending"])
     now = {"version": after.number, "sha256": digest, "tenants": seen_by}
     audit.append(actor, "tool.updated" if was else "tool.created", "tool", name, was, now, tenant=None)
     controls.bump(None)
     return after, True
+
+
+def at_its_server(spec: ToolSpec) -> ToolSpec:
+    """A tool of an MCP server, with the server's address and credential in it: a version pins whom it speaks to."""
+    adapter = spec.adapter
+    if not isinstance(adapter, McpAdapter):
+        return spec
+    server = McpServer.objects.filter(name=adapter.server).first()
+    if server is None:
+        raise Refused("unknown_server", f"There is no MCP server {adapter.server}. List it under mcp_servers.", server=adapter.server)
+    if adapter.url not in ("", server.url):
+        raise Refused("wrong_url", f"The address of {server.name} is given under mcp_servers. Leave the url out here.", key="adapter.url")
+    return spec.model_copy(
+        update={"adapter": adapter.model_copy(update={"url": server.url}), "credential": spec.credential or server.credential}
+    )
+
+
+def origin_of(tool: Tool, spec: ToolSpec) -> dict[str, Any] | None:
+    """What is pinned stays pinned while the tool stays the same one on the other side; a new one is pinned when it is first seen."""
+    adapter, held = spec.adapter, tool.origin or {}
+    if not isinstance(adapter, McpAdapter):
+        return None if held.get("kind") == "mcp" else tool.origin
+    if (held.get("kind"), held.get("server"), held.get("tool")) == ("mcp", adapter.server, adapter.tool):
+        return held
+    return {"kind": "mcp", "server": adapter.server, "tool": adapter.tool, "sha256": None, "definition": None}
 
 
 def add_version(tool: Tool, spec: ToolSpec, digest: str) -> ToolVersion:
@@ -49,29 +80,39 @@ def add_version(tool: Tool, spec: ToolSpec, digest: str) -> ToolVersion:
 
 
 def check(name: str, spec: ToolSpec) -> None:
-    """What the block alone cannot tell: schemas that compile and pass the lint, an address that may be reached."""
+    """What the block alone cannot tell: a name that can be offered, conditions that can be evaluated, an address in reach."""
     if not name.replace("_", "a").replace("-", "a").replace(".", "a").isalnum() or not name.isascii() or len(name) > 64:
         raise Refused("bad_name", "A tool's name has up to 64 letters, digits, '_', '-' and '.'.", name=name[:100])
-    errors = [f for f in schemas.lint(spec.input_schema, spec.effect) if f.severity == "error"]
-    if errors:
-        found = [{"code": f.code, "path": f"/input_schema{f.path}", "message": f.message} for f in errors]
-        said = "; ".join(f"{f['path']}: {f['message']}" for f in found)
-        raise Refused("bad_schema", f"The input schema of {name} cannot be used: {said}.", findings=found)
-    check_output(name, spec.output_schema)
     if spec.duplicate_when:
         conditions.check(spec.duplicate_when, frozenset({"status", "body"}))
-    if isinstance(spec.adapter, HttpAdapter):
+    if isinstance(spec.adapter, HttpAdapter | McpAdapter):
         check_reachable(spec.adapter.url)
 
 
-def check_output(name: str, schema: dict[str, Any] | None) -> None:
-    if schema is None:
-        return
+def check_lint(name: str, spec: ToolSpec) -> None:
+    """Refuses what the lint holds for dangerous, in versions and names that are new: what is registered stays usable."""
+    found = lint.refusing(lint.findings(name, spec))
+    named = Tool.objects.filter(name=name).exists()
+    if not named and (twin := lint.twin(name, Tool.objects.values_list("name", flat=True))):
+        found.append(twin)
+    if found and not (named and is_registered(name, spec)):
+        said = "; ".join(f"{each.path}: {each.message}" for each in found[:5])
+        named_lookalike = all(each.code == "name_lookalike" for each in found)
+        code = "bad_name" if named_lookalike else "bad_schema"
+        raise Refused(code, f"{name} cannot be registered: {said}.", findings=[asdict(each) for each in found])
+
+
+def is_registered(name: str, spec: ToolSpec) -> bool:
     try:
-        schemas.compile(schema)
-    except schemas.SchemaError as error:
-        found = [{"code": "does_not_compile", "path": f"/output_schema{error.path}", "message": error.message}]
-        raise Refused("bad_schema", f"The output schema of {name} cannot be used: {error}.", findings=found)
+        return ToolVersion.objects.filter(tool=name, sha256=spec.sha256(name)).exists()
+    except ValueError:  # nested too deeply to have a digest, so it never was
+        return False
+
+
+def findings(version: ToolVersion) -> tuple[lint.Finding, ...]:
+    """What the lint says of a version, of one that would be refused today too."""
+    fields = {name: getattr(version, name) for name in ("description", "input_schema", "output_schema", "labels")}
+    return lint.findings(version.tool_id, ToolSpec.model_construct(effect=Effect(version.effect), **fields))
 
 
 def check_reachable(url: str) -> None:
@@ -89,6 +130,8 @@ def check_reachable(url: str) -> None:
 def set_enabled(actor: Actor | None, name: str, enabled: bool, reason: str = "") -> bool:
     """Switch a tool on or off, for running runs too. -> whether it changed."""
     need_platform_admin(actor)
+    if enabled:
+        check_known(name)
     changed = Tool.objects.filter(name=name, enabled=not enabled).update(enabled=enabled)
     if changed:
         action = "tool.enabled" if enabled else "tool.disabled"
@@ -97,6 +140,15 @@ def set_enabled(actor: Actor | None, name: str, enabled: bool, reason: str = "")
     elif not Tool.objects.filter(name=name).exists():
         raise NotFound("tool")
     return bool(changed)
+
+
+def check_known(name: str) -> None:
+    """A tool goes on when a person knows what it is: not before it is classified, nor while its definition has changed."""
+    tool = Tool.objects.select_for_update(no_key=True).filter(name=name).first()
+    if tool is not None and not tool.classified:
+        raise Refused("not_classified", f"Nobody has said yet what {name} does. Classify it first.", 409, tool=name)
+    if tool is not None and tool.pending is not None:
+        raise Refused("definition_changed", f"The definition of {name} changed on the other side. Accept it first.", 409, tool=name)
 
 
 @transaction.atomic
@@ -143,9 +195,11 @@ def definition(version: ToolVersion) -> ToolDefinition:
 
 
 def enabled_tools(tenant_slug: str) -> frozenset[str]:
-    """The tools that are on and that this tenant sees."""
+    """The tools that are on, whose servers are on, and that this tenant sees."""
     seen = Q(tenants=[]) | Q(tenants__contains=[tenant_slug])
-    return frozenset(Tool.objects.filter(seen, enabled=True).values_list("name", flat=True))
+    found = Tool.objects.filter(seen, enabled=True, classified=True, pending__isnull=True).annotate(server=KT("origin__server"))
+    off = set(McpServer.objects.filter(enabled=False).values_list("name", flat=True))
+    return frozenset(name for name, server in found.values_list("name", "server") if server not in off)
 
 
 def load_permissions(tenant_slug: str) -> list[PermissionRow]:

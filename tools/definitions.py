@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
+from tools.redaction import Redactor
+
 
 class Effect(StrEnum):
     """What a call does to the world outside."""
@@ -149,6 +151,7 @@ class CallContext:
     credential: Credential | None = None
     traceparent: str | None = None
     attempt: int = 1  # which send this is, over retries and takeovers; 1 is the first
+    redactor: Redactor | None = None  # of all the tenant's secrets; None: this call's credential is the only one
 
 
 @dataclass(frozen=True, slots=True)

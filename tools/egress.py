@@ -9,8 +9,7 @@
 
 import asyncio
 import socket
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from httpx import URL, Headers, InvalidURL, Request
 from yarl import URL as WireURL
 
 from tools.addresses import is_public, reached
+from tools.bodies import Unreadable, decoded
 
-__all__ = ["Egress", "EgressFailure", "Exchange", "Headers", "Request", "build_request"]
+__all__ = ["Begun", "Egress", "EgressFailure", "Exchange", "Headers", "Request", "build_request"]
 
-Reason = Literal["refused", "connect", "timeout", "reset", "too_large", "encoding"]
+Reason = Literal["refused", "connect", "timeout", "reset", "too_large", "encoding"]  # the last two as in bodies
 Phase = Literal["not_sent", "ambiguous"]
 Lookup = Callable[[str, int], Iterable[str]]  # (host, port) -> addresses; runs in a thread, may raise OSError
 
@@ -57,12 +57,6 @@ class EgressFailure(Exception):
 
 class _Refused(OSError):
     """The guard said no; an OSError so that aiohttp treats it as a failed connect."""
-
-
-class _Unreadable(Exception):
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
 
 
 class _Progress:
@@ -205,15 +199,43 @@ class Egress:
         limit = asyncio.timeout(max(timeout_s, 0))
         try:
             async with limit:
-                return await self._send(request, self._session(allow, fresh), progress, max_bytes)
-        except _Unreadable as fault:
+                response = await self._send(request, self._session(allow, fresh), progress)
+                try:
+                    body = b"".join([chunk async for chunk in decoded(response, max_bytes)])
+                    return Exchange(response.status, response.headers, body)
+                finally:
+                    response.close()  # after the end of the body this does nothing: the connection is back in its pool
+        except Unreadable as fault:
             raise EgressFailure(fault.reason, "ambiguous", str(fault), progress.status) from None
         except (aiohttp.ClientError, OSError, ValueError) as fault:  # TimeoutError is an OSError
             raise _failure(request, progress, fault, limit.expired()) from None
         finally:
             _progress.reset(token)
 
-    async def _send(self, request: Request, session: aiohttp.ClientSession, progress: _Progress, max_bytes: int) -> Exchange:
+    async def begin(
+        self,
+        request: Request,
+        *,
+        allow: frozenset[str],
+        deadline: float,
+        max_bytes: int = MAX_BYTES,
+        fresh: bool = False,
+    ) -> "Begun":
+        """Send once and read the head of the answer; its body is read piece by piece, all of it before `deadline` (the
+        loop's clock). For answers that are streams. Raises EgressFailure."""
+        progress = _Progress()
+        token = _progress.set(progress)
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                response = await self._send(request, self._session(allow, fresh), progress)
+        except (aiohttp.ClientError, OSError, ValueError) as fault:
+            raise _failure(request, progress, fault, limit.expired()) from None
+        finally:
+            _progress.reset(token)
+        return Begun(request, response, progress, deadline, max_bytes)
+
+    async def _send(self, request: Request, session: aiohttp.ClientSession, progress: _Progress) -> aiohttp.ClientResponse:
         if request.url.userinfo or request.url.scheme not in ("http", "https"):
             progress.refused = "only http and https without a user name are allowed"
             raise _Refused(progress.refused)
@@ -228,12 +250,8 @@ class Egress:
             data=request.content or None,
             allow_redirects=False,
         )
-        try:
-            progress.status = response.status
-            body = await _read(response, max_bytes)
-            return Exchange(response.status, response.headers, body)
-        finally:
-            response.close()  # after the end of the body this does nothing: the connection is back in its pool
+        progress.status = response.status
+        return response
 
     def _session(self, allow: frozenset[str], fresh: bool) -> aiohttp.ClientSession:
         if (session := self._sessions.get((allow, fresh))) is not None:
@@ -266,6 +284,35 @@ class Egress:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+class Begun:
+    """An answer whose body is still to be read. `close` when it is not read to its end."""
+
+    def __init__(self, request: Request, response: aiohttp.ClientResponse, progress: _Progress, deadline: float, max_bytes: int) -> None:
+        self._request, self._response, self._progress = request, response, progress
+        self._deadline, self._max_bytes = deadline, max_bytes
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body, decoded, within the deadline and the limit. Raises EgressFailure."""
+        pieces = aiter(decoded(self._response, self._max_bytes))
+        while True:
+            limit = asyncio.timeout_at(self._deadline)
+            try:
+                async with limit:
+                    chunk = await anext(pieces, None)
+            except Unreadable as fault:
+                raise EgressFailure(fault.reason, "ambiguous", str(fault), self.status) from None
+            except (aiohttp.ClientError, OSError, ValueError) as fault:
+                raise _failure(self._request, self._progress, fault, limit.expired()) from None
+            if chunk is None:
+                return
+            yield chunk
+
+    def close(self) -> None:
+        self._response.close()
+
+
 def _failure(request: Request, progress: _Progress, fault: Exception, expired: bool) -> EgressFailure:
     """Messages hold the host and the kind of fault only: an exception's text may quote headers."""
     where = f"{request.url.host}:{request.url.port or request.url.scheme}"
@@ -281,48 +328,3 @@ def _failure(request: Request, progress: _Progress, fault: Exception, expired: b
     if expired:
         return EgressFailure("timeout", "not_sent", f"no connection to {where} in time")
     return EgressFailure("connect", "not_sent", f"no connection to {where} ({kind})")
-
-
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity", "gzip", "deflate"):
-        raise _Unreadable("encoding", "the answer has an encoding that was not asked for")
-    if (response.content_length or 0) > max_bytes:
-        raise _Unreadable("too_large", f"the answer is larger than {max_bytes} bytes")
-    inflate = _Inflate(max_bytes) if encoding in ("gzip", "deflate") else None
-    body, received = bytearray(), 0
-    async for chunk in response.content.iter_any():
-        received += len(chunk)
-        body += inflate.feed(chunk, len(body)) if inflate else chunk
-        if received > max_bytes or len(body) > max_bytes:
-            raise _Unreadable("too_large", f"the answer is larger than {max_bytes} bytes")
-    if inflate and received and not inflate.complete:
-        raise _Unreadable("encoding", "the compressed answer is cut off")
-    return bytes(body)
-
-
-class _Inflate:
-    """gzip or zlib, one bounded piece at a time: a bomb is cut before it is unpacked."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._stream = zlib.decompressobj(wbits=47)
-
-    @property
-    def complete(self) -> bool:
-        return self._stream.eof
-
-    def feed(self, chunk: bytes, so_far: int) -> bytes:
-        out = bytearray()
-        room = self._max_bytes + 1 - so_far
-        while chunk:
-            if self._stream.eof:  # gzip may hold several members
-                self._stream = zlib.decompressobj(wbits=47)
-            try:
-                out += self._stream.decompress(chunk, room - len(out))
-            except zlib.error:
-                raise _Unreadable("encoding", "the compressed answer is broken") from None
-            if len(out) >= room:
-                raise _Unreadable("too_large", f"the answer is larger than {self._max_bytes} bytes")
-            chunk = self._stream.unused_data
-        return bytes(out)

@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final
 from uuid import UUID
 
 from tools import schemas
 from tools.adapters.http import HttpAdapter
+from tools.adapters.mcp import McpAdapter
 from tools.adapters.python import PythonPool
 from tools.canonical import clean, loads_limited
 from tools.definitions import (
@@ -23,6 +25,7 @@ from tools.definitions import (
     settle,
 )
 from tools.egress import Egress
+from tools.redaction import Redactor
 
 _log = logging.getLogger(__name__)
 _MAX_CACHED: Final = 2048
@@ -38,7 +41,11 @@ class Tools:
     def __init__(self, egress: Egress | None = None, python: PythonPool | None = None) -> None:
         self.egress = egress or Egress()
         self.python = python or PythonPool()
-        self._adapters: dict[str, Adapter] = {"http": HttpAdapter(self.egress), "python": self.python}
+        self._adapters: dict[str, Adapter] = {
+            "http": HttpAdapter(self.egress),
+            "mcp": McpAdapter(self.egress),
+            "python": self.python,
+        }
         self._validators: OrderedDict[UUID, Validators] = OrderedDict()
 
     async def invoke(self, definition: ToolDefinition, args: bytes, context: CallContext) -> ToolResult:
@@ -56,7 +63,8 @@ class Tools:
         except Exception:
             _log.exception("the adapter of %s failed", definition.name)
             reply = Reply(ErrorClass.TRANSIENT_UPSTREAM, message="the adapter failed")
-        return _result(definition, context, reply, output, round((perf_counter() - began) * 1000))
+        redactor = context.redactor or Redactor([context.credential] if context.credential else [])
+        return _redacted(redactor, _result(definition, context, reply, output, redactor, round((perf_counter() - began) * 1000)))
 
     async def _reply(self, definition: ToolDefinition, args: bytes, context: CallContext) -> tuple[Reply, schemas.Validator | None]:
         adapter = self._adapters.get(str(definition.adapter.get("kind")))
@@ -98,11 +106,25 @@ def _argument_errors(accepts: schemas.Validator, parsed: Any) -> list[str]:
     return accepts.errors(parsed)
 
 
+def _redacted(redactor: Redactor, result: ToolResult) -> ToolResult:
+    """Whatever the other side quoted, nothing behind this door holds a secret. Messages may have been cut before."""
+    data, found = redactor.value(result.data)
+    if not result.ok and isinstance(message := data.get("message"), str):
+        said, more = redactor.said(message)
+        data, found = {**data, "message": said}, found + more
+    return replace(result, data=data, sanitized=result.sanitized + found) if found else result
+
+
 def _result(
-    definition: ToolDefinition, context: CallContext, reply: Reply, output: schemas.Validator | None, latency_ms: int
+    definition: ToolDefinition,
+    context: CallContext,
+    reply: Reply,
+    output: schemas.Validator | None,
+    redactor: Redactor,
+    latency_ms: int,
 ) -> ToolResult:
     value, sanitized = (NO_CONTENT, 0) if reply.value is NO_CONTENT else clean(reply.value)
-    error, data = (reply.error, {}) if reply.error is not None else _normalise(value, output)
+    error, data = (reply.error, {}) if reply.error is not None else _normalise(value, output, redactor)
     if error is None:
         applied = True if definition.mutating else None
         return ToolResult(True, data, None, applied, latency_ms, reply.status, None, sanitized)
@@ -117,7 +139,7 @@ def _result(
     return ToolResult(False, data, error, applied, latency_ms, reply.status, reply.retry_after_s, sanitized)
 
 
-def _normalise(value: Any, output: schemas.Validator | None) -> tuple[ErrorClass | None, dict[str, Any]]:
+def _normalise(value: Any, output: schemas.Validator | None, redactor: Redactor) -> tuple[ErrorClass | None, dict[str, Any]]:
     """An answer that arrived -> (None, `{"ok": true, …}`), or the class and text of what is wrong with it."""
     if value is NO_CONTENT:
         return None, {"ok": True}
@@ -129,7 +151,8 @@ def _normalise(value: Any, output: schemas.Validator | None) -> tuple[ErrorClass
         if not found:
             fields = _without_ok(candidate) if isinstance(candidate, dict) else {"value": candidate}
             return None, {"ok": True, **fields}
-        errors = errors or found
+        # said of the value without its secrets: these lines quote it, and cut it in the middle
+        errors = errors or (output.errors(redactor.value(candidate)[0]) if output is not None else []) or ["/: does not fit"]
     message = "the answer does not fit the output schema: " + "; ".join(errors)
     return ErrorClass.INVALID_OUTPUT, {"ok": False, "error_type": ErrorClass.INVALID_OUTPUT.value, "message": message}
 

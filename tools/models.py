@@ -10,14 +10,52 @@ from tenants.ids import new_id
 from tenants.models import Tenant
 
 
+class McpServer(models.Model):
+    """An MCP server whose tools may be imported. `enabled` off refuses every call of its tools, also of running runs."""
+
+    class Transport(models.TextChoices):
+        STREAMABLE_HTTP = "streamable_http"
+        STDIO = "stdio"  # a program on this machine: known, and refused with not_supported
+
+    name = models.CharField(primary_key=True, max_length=32)
+    url = models.CharField(max_length=2000)
+    credential = models.CharField(max_length=100, blank=True, default="")  # its name; resolved in the tenant of the run
+    transport = models.CharField(max_length=16, choices=Transport.choices, default=Transport.STREAMABLE_HTTP)
+    tenants = ArrayField(models.CharField(max_length=63), default=list, blank=True)  # empty: every tenant
+    enabled = models.BooleanField(default=True)
+    protocol_version = models.CharField(max_length=32, blank=True, default="")  # as agreed when it was last seen
+    last_seen_at = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=500, blank=True, default="")  # of the last refresh; empty: it answered
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Tool(models.Model):
-    """A name and a pointer to the version that new releases pin. `enabled` off refuses every call, also of running runs."""
+    """A name and a pointer to the version that new releases pin. `enabled` off refuses every call, also of running runs.
+
+    An imported tool is not `classified` until a person has said what it does. `origin` says where it comes from:
+    `{"kind": "mcp", "server", "tool", "sha256", "definition"}`, the last two pinned (null: not seen yet), or
+    `{"kind": "openapi", "document", "operation", "sha256"}`. `pending` is a definition that the other side changed to,
+    waiting for a person: `{"sha256", "definition" (null: gone), "diff", "rejected"}`; until then the tool stays off.
+    """
 
     name = models.CharField(primary_key=True, max_length=64)
     enabled = models.BooleanField(default=True)
+    classified = models.BooleanField(default=True)
+    origin = models.JSONField(null=True)
+    pending = models.JSONField(null=True)
     tenants = ArrayField(models.CharField(max_length=63), default=list, blank=True)  # empty: every tenant sees it
     current = models.ForeignKey("ToolVersion", on_delete=models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(enabled=False) | models.Q(classified=True, pending__isnull=True), name="on_when_a_person_knows_it"
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -90,3 +128,34 @@ class Permission(models.Model):
 
     def __str__(self) -> str:
         return f"{self.decision} {self.tool_id} for {self.agent or 'every agent'}"
+
+
+class Breaker(models.Model):
+    """Whether calls of one tenant to one host:port are sent. Engines count in memory; the row is what they tell each other."""
+
+    class State(models.TextChoices):
+        CLOSED = "closed"  # calls go out
+        OPEN = "open"  # none goes out before `probe_at`; runs wait without using up attempts
+        HALF_OPEN = "half_open"  # one engine sends one probe; its answer closes or opens it
+
+    class Forced(models.TextChoices):
+        OPEN = "open"
+        CLOSED = "closed"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    host_port = models.CharField(max_length=260)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.CLOSED)
+    forced = models.CharField(max_length=6, choices=Forced.choices, blank=True, default="")  # a person's word; empty: as measured
+    opened_at = models.DateTimeField(null=True)
+    probe_at = models.DateTimeField(null=True)
+    sends = models.IntegerField(default=0)  # in the window that opened it
+    failures = models.IntegerField(default=0)
+    reason = models.CharField(max_length=300, blank=True, default="")
+    changed_by = models.CharField(max_length=150, blank=True, default="")
+    changed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "host_port"], name="one_breaker_per_host")]
+
+    def __str__(self) -> str:
+        return f"{self.host_port} of {self.tenant_id}"

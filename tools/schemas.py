@@ -1,64 +1,92 @@
-"""JSON Schemas of tools: compile once, validate quickly, and lint before an agent sees them.
+"""JSON Schemas of tools: compile once, validate quickly and within bounds. What is loose in one, `tools.lint` says.
 
-Draft 2020-12 unless `$schema` says otherwise. Nothing is fetched; patterns run in linear time; formats are asserted.
+Draft 2020-12 unless `$schema` says otherwise. Nothing is fetched; patterns never backtrack; formats are asserted. A validation
+cannot be stopped once it runs, so its work is reckoned first: of the schema by `tools.bounds`, of the value here.
 """
 
-import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from hashlib import sha256
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import jsonschema_rs
 
+from tools.bounds import Bounds, Unbounded, measure
 from tools.canonical import dumps, loads_limited
-from tools.definitions import Effect
 
 MAX_ERRORS: Final = 5
 MAX_BYTES: Final = 256 * 1024
+MAX_WORK: Final = 1_000_000  # subschemas tried in one validation, about 0.1 us each
+_TELLABLE: Final = 10_000  # so many failures at most are collected, about 10 us each, to tell the first five
+_LIGHT: Final = 2  # a schema of this weight stays under MAX_WORK with whatever fits into a megabyte
+_STATES_PER_TRY: Final = 22  # steps of a pattern's automaton that cost as much as one subschema
 _MAX_CACHED: Final = 4096
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=1 << 20, dfa_size_limit=1 << 20)
 _compiled: OrderedDict[str, "Validator"] = OrderedDict()
 
 
 class SchemaError(ValueError):
-    """The schema itself is wrong. `path` is a JSON pointer into it."""
+    """The schema itself is wrong. `path` is a JSON pointer into it, `code` names what is wrong."""
 
-    def __init__(self, path: str, message: str) -> None:
+    def __init__(self, path: str, message: str, code: str = "does_not_compile") -> None:
         super().__init__(f"{path or '/'}: {message}")
         self.path = path
         self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One remark of the lint. An `error` keeps a tool out; a `warning` is shown. `path`: JSON pointer."""
-
-    code: str
-    severity: Literal["error", "warning"]
-    path: str
-    message: str
+        self.code = code
 
 
 class Validator:
     """A compiled schema. `sha256` is the digest of its canonical JSON."""
 
-    __slots__ = ("_rules", "sha256")
+    __slots__ = ("_bounds", "_rules", "sha256")
 
-    def __init__(self, rules: Any, digest: str) -> None:
+    def __init__(self, rules: Any, digest: str, bounds: Bounds) -> None:
         self._rules = rules
+        self._bounds = bounds
         self.sha256 = digest
 
     def errors(self, value: Any) -> list[str]:
-        """At most five lines `/path: what is wrong`; empty when the value fits."""
+        """At most five lines `/path: what is wrong`; empty when the value fits. What is too much to check does not fit."""
         try:
-            if self._rules.is_valid(value):
-                return []
-            return [_line(error) for error in islice(self._rules.iter_errors(value), MAX_ERRORS)]
+            if not self._is_light and work(self._bounds, value, MAX_WORK) > MAX_WORK:
+                return ["/: is too large to be checked against this schema"]
+            return [] if self._rules.is_valid(value) else self._told(value)
         except (ValueError, RecursionError) as fault:  # lone surrogates and the like: not JSON, so it cannot fit
             return [f"/: not a JSON value ({type(fault).__name__})"]
+
+    @property
+    def _is_light(self) -> bool:
+        return self._bounds.weight <= _LIGHT and not self._bounds.slow
+
+    def _told(self, value: Any) -> list[str]:
+        """The validator collects every failure before it gives the first, so of a large value only one is asked for."""
+        if work(self._bounds, value, _TELLABLE) <= _TELLABLE:
+            return [_line(error) for error in islice(self._rules.iter_errors(value), MAX_ERRORS)]
+        if self._bounds.branching:
+            return ["/: does not fit, and is too large to say where"]
+        try:
+            self._rules.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            return [_line(error)]
+        return ["/: does not fit"]
+
+
+def work(bounds: Bounds, value: Any, enough: int) -> int:
+    """Subschemas that checking this value may try, at most. Counting stops soon after `enough`."""
+    each, per_character = bounds.weight, bounds.weight * bounds.slow / _STATES_PER_TRY
+    total, level = 0.0, [value]
+    while level and total <= enough:
+        item = level.pop()
+        total += each
+        if isinstance(item, str):
+            total += len(item) * per_character
+        elif isinstance(item, dict):
+            total += sum(map(len, item)) * per_character
+            level.extend(item.values())
+        elif isinstance(item, list | tuple):
+            level.extend(item[: enough + 1])
+    return int(total)
 
 
 def compile(schema: Mapping[str, Any] | bool) -> Validator:
@@ -67,11 +95,20 @@ def compile(schema: Mapping[str, Any] | bool) -> Validator:
     if (known := _compiled.get(digest)) is not None:
         _compiled.move_to_end(digest)
         return known
-    validator = Validator(_build(loads_limited(raw)), digest)
+    parsed = loads_limited(raw)
+    bounds = _reckoned(parsed)  # first: the compiler, too, can be kept busy
+    validator = Validator(_build(parsed), digest, bounds)
     _compiled[digest] = validator
     if len(_compiled) > _MAX_CACHED:
         _compiled.popitem(last=False)
     return validator
+
+
+def _reckoned(schema: Any) -> Bounds:
+    try:
+        return measure(schema)
+    except Unbounded as fault:
+        raise SchemaError(fault.path, fault.message, fault.code) from None
 
 
 def _identity(schema: Mapping[str, Any] | bool) -> tuple[str, bytes]:
@@ -81,7 +118,7 @@ def _identity(schema: Mapping[str, Any] | bool) -> tuple[str, bytes]:
     except (ValueError, TypeError) as fault:
         raise SchemaError("", f"is not a JSON object: {fault}") from None
     if len(raw) > MAX_BYTES:
-        raise SchemaError("", f"is larger than {MAX_BYTES} bytes")
+        raise SchemaError("", f"is larger than {MAX_BYTES} bytes", "too_large")
     return sha256(raw).hexdigest(), raw
 
 
@@ -110,67 +147,3 @@ def _pointer(path: list[str | int]) -> str:
 
 def _clip(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
-
-
-_SECRET: Final = re.compile(r"(^|_)(password|passwd|secret|token|api_?key|credential)s?($|_)", re.IGNORECASE)
-_FREE_FORM: Final = re.compile(r"^(url|uri|host|sql|query|command|cmd|code|script|path|callback)$", re.IGNORECASE)
-
-
-def lint(schema: Mapping[str, Any], effect: Effect) -> list[Finding]:
-    """Remarks on an input schema, errors first. Writes are held to bounded, closed arguments."""
-    try:
-        compile(schema)
-    except SchemaError as fault:
-        return [Finding("does_not_compile", "error", fault.path, fault.message)]
-    findings = list(_object_findings(schema, effect))
-    for path, name, part in _properties(schema, ""):
-        findings.extend(_property_findings(path, name, part, effect))
-    return sorted(findings, key=lambda finding: finding.severity)
-
-
-def _object_findings(schema: Mapping[str, Any], effect: Effect) -> Iterator[Finding]:
-    if schema.get("type") != "object":
-        yield Finding("not_an_object", "error", "/type", "the arguments of a tool must be an object")
-        return
-    if schema.get("additionalProperties", True) is not False:
-        severity: Literal["error", "warning"] = "warning"
-        yield Finding("open_object", severity, "/additionalProperties", "unnamed arguments are let through: say false")
-    if effect is not Effect.READ and schema.get("properties") and not schema.get("required"):
-        yield Finding("nothing_required", "warning", "/required", "a write that requires no argument")
-
-
-def _properties(schema: Any, path: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Every named property with its pointer, through nested objects and arrays (not through $ref)."""
-    if not isinstance(schema, Mapping):
-        return
-    properties = schema.get("properties")
-    for name, part in properties.items() if isinstance(properties, Mapping) else ():
-        below = path + "/properties" + _pointer([name])
-        if isinstance(part, Mapping):
-            yield below, name, part
-            yield from _properties(part, below)
-    yield from _properties(schema.get("items"), path + "/items")
-
-
-_DESCRIBED: Final = ("type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf")
-_BOUNDS: Final[dict[str, tuple[str, ...]]] = {
-    "string": ("maxLength", "pattern", "enum", "const", "format"),
-    "array": ("maxItems",),
-    "number": ("maximum", "exclusiveMaximum", "enum", "const"),
-    "integer": ("maximum", "exclusiveMaximum", "enum", "const"),
-}
-
-
-def _property_findings(path: str, name: str, part: Mapping[str, Any], effect: Effect) -> Iterator[Finding]:
-    if _SECRET.search(name):
-        yield Finding("secret_argument", "warning", path, "secrets come from a credential, never from a model")
-    if not any(key in part for key in _DESCRIBED):
-        yield Finding("untyped", "warning", path, "any value is let through: give it a type")
-    if effect is Effect.READ:
-        return
-    if _FREE_FORM.search(name) and "enum" not in part and "const" not in part:
-        yield Finding("free_form", "warning", path, "a model chooses where or what to run: use an enum or a pattern")
-    kind = part.get("type")
-    bounds = _BOUNDS.get(kind) if isinstance(kind, str) else None
-    if bounds and not any(key in part for key in bounds):
-        yield Finding("unbounded", "warning", path, f"a write takes any {kind}: give it one of {', '.join(bounds)}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tenants.errors import Refused
 
-from . import conditions
+from . import conditions, places
 from .addresses import is_public, reached
 from .canonical import dumps
 from .definitions import Effect, RetryPolicy
@@ -19,6 +19,7 @@ from .definitions import Effect, RetryPolicy
 NOT_BUILT = ("preview", "compensate")
 PLACES = re.compile(r"\{(\w+)\}")
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+ServerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 
 
@@ -27,15 +28,33 @@ class Strict(BaseModel):
 
 
 class HttpAdapter(Strict):
+    """`place` says where an argument goes: into the `{name}` of the path, the query, a header or the body. Without a word
+    it goes into the query (GET, HEAD) or the body."""
+
     kind: Literal["http"]
-    method: Literal["POST", "PUT", "PATCH", "DELETE", "GET"] = "POST"
+    method: Literal["POST", "PUT", "PATCH", "DELETE", "GET", "HEAD"] = "POST"
     url: Annotated[str, Field(max_length=2000)]
+    place: dict[Annotated[str, Field(max_length=100)], Literal["path", "query", "header", "body"]] = {}
 
     @field_validator("url")
     @classmethod
     def can_be_sent_to(cls, url: str) -> str:
         destination(url)
         return url
+
+    @model_validator(mode="after")
+    def places_can_be_filled(self) -> "HttpAdapter":
+        places.check(self.url, self.method, self.place)
+        return self
+
+
+class McpAdapter(Strict):
+    """A tool of a server under `mcp_servers`, by its name there. `url` is the server's, filled in when a version is made."""
+
+    kind: Literal["mcp"]
+    server: ServerName
+    tool: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+    url: Annotated[str, Field(max_length=2000)] = ""
 
 
 class PythonAdapter(Strict):
@@ -72,7 +91,7 @@ class Verify(Strict):
 class ToolSpec(Strict):
     """Raises Refused("not_supported") for a known key whose enforcement is not built."""
 
-    adapter: Annotated[HttpAdapter | PythonAdapter, Field(discriminator="kind")]
+    adapter: Annotated[HttpAdapter | PythonAdapter | McpAdapter, Field(discriminator="kind")]
     description: Annotated[str, Field(min_length=1, max_length=4000)]
     effect: Effect
     idempotency: Literal["key", "none"] = "none"
@@ -99,9 +118,6 @@ class ToolSpec(Strict):
         for key in NOT_BUILT:
             if value.get(key):
                 raise not_supported(key)
-        adapter = value.get("adapter")
-        if isinstance(adapter, dict) and adapter.get("kind") == "mcp":
-            raise not_supported("adapter.kind: mcp")
         return {key: part for key, part in value.items() if key not in NOT_BUILT}
 
     @model_validator(mode="after")
@@ -114,6 +130,12 @@ class ToolSpec(Strict):
             raise ValueError("effect_key: a read has no effect")
         return self
 
+    @model_validator(mode="after")
+    def places_name_arguments(self) -> "ToolSpec":
+        if isinstance(self.adapter, HttpAdapter) and self.adapter.place:
+            places.check_arguments(self.adapter.place, self.input_schema)
+        return self
+
     @field_validator("retry")
     @classmethod
     def retry_can_be_read(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +145,8 @@ class ToolSpec(Strict):
     def stored(self) -> dict[str, Any]:
         """The fields of a version: everything that decides what a call does (`tenants` only says who sees the tool)."""
         values = self.model_dump(mode="json", include=set(ToolSpec.model_fields) - {"tenants"})
+        if not values["adapter"].get("place", True):  # a tool without places is the tool that it was before there were any
+            del values["adapter"]["place"]
         return values | {"labels": sorted(set(self.labels))}
 
     def sha256(self, name: str) -> str:

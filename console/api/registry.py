@@ -16,12 +16,13 @@ from console import apply as configuration
 from console import document, records
 from runs import catalog as runs_catalog
 from runs import releases
+from runs.limits import Strict
 from runs.models import Agent, Release
-from runs.spec import Name, ReleaseSpec, Strict, ToolName
+from runs.spec import Name, ReleaseSpec, ToolName
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.ids import decode
-from tools import catalog
+from tools import catalog, lint
 from tools.models import Tool, ToolVersion
 from tools.spec import Slug, ToolSpec
 
@@ -72,8 +73,21 @@ def seen_by(actor: Actor) -> Q:
 
 def tool_record(tool: Tool) -> dict[str, Any]:
     version = tool.current
-    body: dict[str, Any] = {"name": tool.name, "enabled": tool.enabled, "tenants": tool.tenants, "version": None}
+    body: dict[str, Any] = {"name": tool.name, "enabled": tool.enabled, "tenants": tool.tenants, "version": None, "lint": []}
+    body |= {"classified": tool.classified, "origin": origin_record(tool), "pending": pending_record(tool)}
     return body | (version_record(version) if version else {})
+
+
+def origin_record(tool: Tool) -> dict[str, Any] | None:
+    return {key: part for key, part in tool.origin.items() if key != "definition"} if tool.origin else None
+
+
+def pending_record(tool: Tool) -> dict[str, Any] | None:
+    """What changed on the other side; `gone`: it is no longer offered."""
+    if not tool.pending:
+        return None
+    told = {key: tool.pending[key] for key in ("sha256", "diff", "rejected")}
+    return told | {"gone": tool.pending["definition"] is None}
 
 
 def version_record(version: ToolVersion) -> dict[str, Any]:
@@ -89,7 +103,14 @@ def version_record(version: ToolVersion) -> dict[str, Any]:
         "labels",
         "sha256",
     )
-    return {"version": version.number, **{name: getattr(version, name) for name in fields}}
+    found = [asdict(each) for each in catalog.findings(version)]
+    return {"version": version.number, **{name: getattr(version, name) for name in fields}, "lint": found}
+
+
+def change_record(change: configuration.Change) -> dict[str, Any]:
+    """What the lint says belongs to tools alone."""
+    told = asdict(change)
+    return told if change.kind == "tool" else {name: part for name, part in told.items() if name != "lint"}
 
 
 def agent_record(agent: Agent) -> dict[str, Any]:
@@ -253,4 +274,5 @@ class Apply(APIView):
         actor.need("config:write")
         dry_run, prune = (flag(request, name) for name in ("dry_run", "prune"))
         changes = configuration.apply(actor, document.load(request.data), dry_run=dry_run, prune=prune)
-        return Response({"dry_run": dry_run, "changes": [asdict(change) for change in changes]})
+        counts = lint.counts(found for change in changes for found in change.lint)
+        return Response({"dry_run": dry_run, "changes": [change_record(change) for change in changes], "lint": counts})

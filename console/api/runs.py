@@ -99,6 +99,7 @@ class Runs(APIView):
             idempotency_key=request.headers.get("Idempotency-Key"),
             body_sha256=hashlib.sha256(intake.as_json(body)).digest(),
             traceparent=getattr(request._request, "traceparent", ""),
+            priority=getattr(request._request, "priority", 0),
         )
         run = records.RUN_ROWS.get(id=accepted.run.id)
         headers = {"Location": f"/api/v1/runs/{run.run_id}"}

@@ -55,24 +55,45 @@ def record(texts: str = "", maybe: str = "", wholes: str = "", objects: str = ""
 LIST = {"type": "array", "items": ANY}
 TEXTS = {"type": "array", "items": TEXT}
 WHOLE_OR_NULL = {"type": ["integer", "null"]}
+LINT = {"type": "array", "items": record("code severity path message")}
 TOOL = record(
     "name description effect idempotency sha256", objects="adapter input_schema output_schema retry", flags="enabled changed",
-    tenants=TEXTS, labels=TEXTS, version=WHOLE_OR_NULL, timeout_s={"type": "number"},
+    tenants=TEXTS, labels=TEXTS, version=WHOLE_OR_NULL, timeout_s={"type": "number"}, lint=LINT, classified={"type": "boolean"},
+    origin=ANY, pending=ANY,
+)  # fmt: skip
+DRAFTS = record(
+    flags="dry_run", items={"type": "array", "items": record("name remote problem effect description", objects="hints", flags="imported",
+                                                             notes=TEXTS)},
 )  # fmt: skip
 RELEASE = record("release_id agent sha256 created_at", wholes="number", objects="release tools", flags="live")
 AGENT = record("name", tenants=TEXTS, releases=TEXTS, live=RELEASE | {"type": ["object", "null"]})
-CHANGES = record(flags="dry_run", changes={"type": "array", "items": record("kind name action", fields=TEXTS)})
+CHANGES = record(
+    flags="dry_run", changes={"type": "array", "items": record("kind name action", fields=TEXTS, lint=LINT)},
+    lint=record(wholes="error warning info"),
+)  # fmt: skip
 EVENT = record(
     "run_id event at", "call_id model tool result error_type cost_usd", "seq v", "data", retryable={"type": ["boolean", "null"]},
     step_id=WHOLE_OR_NULL, latency_ms=WHOLE_OR_NULL, input_tokens=WHOLE_OR_NULL, output_tokens=WHOLE_OR_NULL,
 )  # fmt: skip
 STEP = record("", "role model", "step", calls=LIST)
 RUN = record(
-    "run_id tenant agent release state mode deadline_at cost_usd created_at", "outcome ended_at session",
+    "run_id tenant agent release state mode deadline_at cost_usd created_at", "outcome ended_at session paused_by",
     "step max_steps seq release_number", "user last_error stop usage limits input output metadata",
     "cost_partial degraded cancel_requested", tools_called=TEXTS, tool_results=LIST,
 )  # fmt: skip
 RUNS = listed(RUN)
+SWITCH = record(
+    "switch_id scope then state reason by at", "tenant agent tool lifted_by lifted_at lift_reason", flags="drill"
+)  # fmt: skip
+CEILING = record(
+    "scope agent kind", "tenant spent_usd reserved_usd starts_at resets_at note", flags="over", live=WHOLE_OR_NULL,
+    value={"type": ["string", "integer"]},
+)  # fmt: skip
+COUNTED = {"type": "object", "additionalProperties": WHOLE}
+IMPACT = record(
+    wholes="in_flight queued waiting paused calls_in_flight writes_in_flight", last_hour={"type": "object", "additionalProperties": COUNTED}
+)
+SWITCH_WITH_IMPACT = SWITCH | {"properties": SWITCH["properties"] | {"impact": IMPACT, "since_on": COUNTED}}
 APPROVAL = record(
     "approval_id run_id call_id agent tool effect args_text digest risk why state created_at expires_at", "void_reason",
     "step_id needed", "args", evidence=LIST, decisions=LIST,

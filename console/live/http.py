@@ -68,8 +68,9 @@ def submit_and_wait(view: View) -> View:
 
     @like(view)
     async def entry(request: HttpRequest, **where: Any) -> HttpResponseBase:
-        response: HttpResponse = await briefly(rendered, view, request, where)
         seconds = seconds_to_wait(request) if request.method == "POST" else 0
+        request.priority = 1 if seconds else 0  # type: ignore[attr-defined]
+        response: HttpResponse = await briefly(rendered, view, request, where)
         if response.status_code != 202 or not seconds:
             return response
         run_id = decode("agt", json.loads(response.content)["run_id"])

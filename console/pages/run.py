@@ -1,7 +1,7 @@
 """One run as a page: what it was asked, what blocks it, what it spent, what it did and what came of it.
 
 `?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (PARTS) or a whole payload as plain text,
-`?ask=cancel` shows the question without JavaScript. POST `act` cancel or retry.
+`?ask=cancel` shows the question without JavaScript. POST `act` cancel, retry or redeliver.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
+from console import deliveries
 from console.api import paging
 from console.event_text import text, tone
 from console.status import look
@@ -26,12 +27,12 @@ from runs.states import TERMINAL, RunState
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
-from . import run_detail, run_facts
+from . import run_callbacks, run_detail, run_facts
 from .session import signed_in
 
 MOST = 1_000_000
 CHUNK = 200  # rows of the waterfall, and events of the tail, in one go
-PARTS = ("head", "answer", "timeline", "rows", "tail", "inspector", "payload")
+PARTS = ("head", "answer", "timeline", "rows", "tail", "inspector", "callbacks", "payload")
 Context = dict[str, Any]
 
 
@@ -57,6 +58,9 @@ def act(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         again = lifecycle.retry(actor, run.id)
         messages.success(request, f"Started again as a new run. The first one was {run.run_id}.")
         return redirect("run", again.run_id)
+    if request.POST.get("act") == "redeliver":
+        sent = deliveries.redeliver(actor, request.POST.get("delivery", ""))
+        messages.success(request, f"{sent.event} is being sent again.")
     if request.POST.get("act") == "cancel":
         after = lifecycle.cancel(actor, run.id)
         done = after.state in TERMINAL
@@ -79,6 +83,7 @@ def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         | answer(request, actor, run)
         | tail_of(request, events)
         | asked(run)
+        | run_callbacks.of(run, actor)
     )
     context |= drawn(request, run, events)
     context["room"] = room(sum(not row.hidden for row in context["rows"]))
@@ -197,6 +202,10 @@ def inspector(request: HttpRequest, actor: Actor, run: Run) -> Context:
     return {"detail": found, "chosen": asked}
 
 
+def callbacks(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    return run_callbacks.of(run, actor)
+
+
 def payload(run: Run, of: str, selection: str) -> HttpResponse:
     """Plain text: a browser shows it and runs nothing in it."""
     whole = run_detail.whole(run, of, selection)
@@ -207,4 +216,12 @@ def payload(run: Run, of: str, selection: str) -> HttpResponse:
     return response
 
 
-BUILDERS = {"head": head, "answer": answer, "timeline": timeline, "rows": more_rows, "tail": tail, "inspector": inspector}
+BUILDERS = {
+    "head": head,
+    "answer": answer,
+    "timeline": timeline,
+    "rows": more_rows,
+    "tail": tail,
+    "inspector": inspector,
+    "callbacks": callbacks,
+}

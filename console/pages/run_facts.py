@@ -158,7 +158,8 @@ def gauges(run: Run, now: datetime) -> list[Gauge]:
         Gauge("Output tokens", run.tokens_out, limits["max_output_tokens"], compact(run.tokens_out), compact(limits["max_output_tokens"])),
         key=lambda gauge: gauge.used / gauge.limit if gauge.limit else 0,
     )
-    spent = micros(run.cost_micro) + (" partial" if run.unpriced else "")
+    spent = micros(run.cost_micro) if run.cost_micro or not run.unpriced else "unknown"  # an unknown price is never a cost of nothing
+    spent += " partial" if run.unpriced and run.cost_micro else ""
     cost = Gauge("Cost", run.cost_micro, limits["max_cost_micro"], spent, micros(limits["max_cost_micro"]))
     clock = clock_s(run, now)
     return [

@@ -18,8 +18,7 @@ from tenants.actors import Actor
 from tenants.errors import NotFound
 from tenants.ids import encode
 from tenants.roles import Role
-from tools import policy, schemas
-from tools.definitions import Effect
+from tools import catalog, lint, policy
 from tools.models import Permission, Tool, ToolVersion
 
 from .session import signed_in
@@ -40,6 +39,11 @@ VERDICTS = {
     "ask": ("hand", "Ask", "wait"),
     "draft": ("pen-line", "Draft only", "run"),
     "deny": ("minus", "Deny", "fail"),
+}
+LINT = {  # severity -> how it is shown
+    "error": {"icon": "octagon-x", "word": "Error", "tone": "fail"},
+    "warning": {"icon": "triangle-alert", "word": "Warning", "tone": "wait"},
+    "info": {"icon": "circle-alert", "word": "Info", "tone": "run"},
 }
 
 
@@ -102,9 +106,15 @@ def may_edit(actor: Actor) -> bool:
 
 def described(version: ToolVersion | None) -> JSON:
     if version is None:
-        return {"input": None, "output": None, "findings": []}
-    found = schemas.lint(version.input_schema, Effect(version.effect))
-    return {"input": version.input_schema, "output": version.output_schema, "findings": found, "destination": destination(version.adapter)}
+        return {"input": None, "output": None, "lint": None}
+    said = linted(catalog.findings(version))
+    return {"input": version.input_schema, "output": version.output_schema, "lint": said, "destination": destination(version.adapter)}
+
+
+def linted(found: tuple[lint.Finding, ...]) -> JSON:
+    """The findings as they are shown, and how many there are of each severity that there is."""
+    tally = [{"number": number, **LINT[severity]} for severity, number in lint.counts(found).items() if number]
+    return {"tally": tally, "findings": [{"finding": each, **LINT[each.severity]} for each in found]}
 
 
 def destination(adapter: JSON) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from console.sandbox import messages
 from console.sandbox.completions import Answer, answer_json, complete, error, list_models
 from console.sandbox.faults import Fault, FaultBoard
 from console.sandbox.world import READS, WRITES, World, args_sha256, parse_since, rfc3339
@@ -45,6 +46,7 @@ class Sandbox:
             app.router.add_post(path, self._desk_handler(tool))
         app.router.add_get("/desk/lookup", self._lookup)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/messages", self._messages)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/ledger", self._ledger)
         app.router.add_get("/received", self._received)
@@ -73,6 +75,10 @@ class Sandbox:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         return await self._serve(request, "model", complete)
+
+    async def _messages(self, request: web.Request) -> web.StreamResponse:
+        version = request.headers.get("anthropic-version")
+        return await self._serve(request, "model", lambda raw: messages.complete(raw, version))
 
     async def _serve(self, request: web.Request, target: str, work: Callable[[bytes], Answer]) -> web.StreamResponse:
         """Note the request, let a fault have its way, do the work in one step, answer after the usual delay.

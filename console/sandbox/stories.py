@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from console.sandbox.conversation import Conversation, Outcome
+from console.sandbox.critic import critique
 from console.sandbox.script import strip_directive
 
 Turn = dict[str, Any]
@@ -29,6 +30,8 @@ _MAIL = re.compile(r"\be-?mail\b|\bsend\b.*\b(message|note|mail)\b|\bwrite to\b"
 
 def decide(conversation: Conversation) -> Turn:
     """The next turn of the conversation."""
+    if verdict := critique(conversation.text):
+        return verdict
     return _choose(conversation)(conversation)
 
 

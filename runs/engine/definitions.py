@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from runs import switches
 from runs.inference.prices import price_of
 from runs.inference.types import ModelEndpoint, ToolOffer
 from runs.models import ModelDefinition, Release
 from runs.spec import ReleaseSpec
+from runs.stops import SwitchOn
 from tenants.credentials import open_all
 from tenants.models import Controls, EgressAllow, Tenant
 from tools import catalog, schemas
 from tools.definitions import Credential, RetryPolicy, ToolDefinition
 from tools.models import ToolVersion
 from tools.policy import PermissionRow
+from tools.redaction import NOTHING, Redactor
 
 KEPT = 512
 
@@ -48,6 +51,8 @@ class Snapshot:
     endpoints: Mapping[str, ModelEndpoint]
     lacking: Mapping[str, str]  # model -> the credential it names and this tenant does not have
     credentials: Mapping[str, Credential] = field(repr=False)
+    switches: tuple[SwitchOn, ...] = ()  # kill switches that are on and concern this tenant
+    redactor: Redactor = NOTHING  # of all its credentials: what comes from outside passes it before anything else sees it
 
 
 def load_release(release_id: UUID) -> ReleaseView:
@@ -84,6 +89,8 @@ def load_snapshot(tenant_id: UUID) -> Snapshot:
         {m.name: endpoint(m, credentials) for m in models},
         {m.name: m.credential for m in models if m.credential and m.credential not in credentials},
         credentials,
+        switches.active(tenant_id),
+        Redactor(credentials.values()),
     )
 
 
@@ -97,6 +104,7 @@ def endpoint(model: ModelDefinition, credentials: Mapping[str, Credential]) -> M
         price=price_of(model.provider, model.model, model.price_input, model.price_output),
         timeout_s=model.timeout_s,
         retry=RetryPolicy.from_json(model.retry),
+        max_concurrency=model.max_concurrency,
     )
 
 

@@ -15,9 +15,11 @@ from runs.events import Kind, event
 from runs.failpoints import fp
 from runs.inference import tiers
 from runs.states import CallState, Outcome, RunState
+from runs.stops import SwitchOn
+from tenants.ids import encode
 from tools import conditions
 
-from . import model_call, people, rulings, tool_call
+from . import actions, budget_ask, critic, halts, ladder, model_call, people, rulings, tool_call
 from .flight import Ending, Flight, Intent, Turn
 from .journal import Changed, Fault
 from .lease import Stale
@@ -32,13 +34,10 @@ async def drive(f: Flight, e: Services) -> bool:
     """Until the run ends or parks (True), or belongs to somebody else, or may (False)."""
     try:
         recover(f)
-        while f.ending is None:
+        while f.ending is None or await ladder.rescue(f, e):
             if stop := must_stop(f):
                 f.ending = stop
-            elif f.draining:
-                await let_go(f, RunState.QUEUED, "engine_stopping", available_s=0)
-                return True
-            elif await move(f, e):
+            elif await stood_aside(f) or await move(f, e):
                 return True
         await end(f, e, f.ending)
         return True
@@ -51,17 +50,45 @@ async def drive(f: Flight, e: Services) -> bool:
         return await end_faulty(f, e, fault)
 
 
+async def stood_aside(f: Flight) -> bool:
+    """True: a switch or the engine's own end made it let go of the run."""
+    if switch := halts.over(f):
+        await let_go(f, RunState.PAUSED, "switch", waiting=True, switch=switch)
+    elif f.draining:
+        await let_go(f, RunState.QUEUED, "engine_stopping", available_s=0)
+    else:
+        return False
+    return True
+
+
 async def move(f: Flight, e: Services) -> bool:
     """The one next move. True: the run was let go of."""
     turn = f.turn
+    if f.asking:
+        return await budget_ask.ask(f, e, f.asking)
     if turn is None or turn.settled:
-        next_turn(f)
-    elif turn.reply is None:
-        if await backed_off(f, f.wait_s):
-            return True
-        await model_call.ask(f, e, turn)
-        tool_call.open_calls(turn)
+        await next_turn(f, e)
+        return False
+    return await (take_turn if turn.reply is None else work_on)(f, e, turn)
+
+
+async def take_turn(f: Flight, e: Services, turn: Turn) -> bool:
+    if await backed_off(f, f.wait_s):
+        return True
+    await model_call.ask(f, e, turn)
+    tool_call.open_calls(turn)
+    if turn.role == tiers.CRITIQUE and turn.settled:
+        await critic.judge(f, e, turn)
+    return False
+
+
+async def work_on(f: Flight, e: Services, turn: Turn) -> bool:
+    """The calls of a turn that has its answer."""
+    if critic.proposes_writes(f, turn) and critic.wanted(f, turn, "writes", condition(f)):
+        critic.open_turn(f, turn)
     elif call := next((c for c in turn.calls if rulings.is_approved(c)), None):
+        if await backed_off(f, call.wait_s):
+            return True
         await people.dispatch(f, e, turn, call)
     elif rulings.undecided(turn):
         if await backed_off(f, max((c.wait_s or 0.0 for c in turn.calls), default=None)):
@@ -85,27 +112,48 @@ def must_stop(f: Flight) -> Ending | None:
         f.say(Kind.DEADLINE_EXCEEDED, result="error", data={"limit": "run_s", "value": f.limits.run_s})
         late = Stop("run_s", f.limits.run_s, round(f.limits.run_s - f.left_s(), 1), "clock")
         return Ending(RunState.FAILED, Outcome.DEADLINE_EXCEEDED, late)
-    return None
+    return halts.ending(f)
 
 
-def next_turn(f: Flight) -> None:
-    """The last turn is settled: end with its answer, or open the turn that follows."""
-    models, last = f.release.spec.models, f.turn
+def condition(f: Flight) -> tiers.Holds:
+    """Evaluates a role's `when` over the run as it is. What cannot be evaluated does not hold."""
 
     def holds(expression: str) -> bool:
         try:
-            return conditions.holds(expression, {"run": rulings.run_facts(f, last)})
+            return conditions.holds(expression, {"run": rulings.run_facts(f, f.work[-1] if f.work else None)})
         except conditions.ConditionError:
             return False
 
-    role: str | None
+    return holds
+
+
+async def next_turn(f: Flight, e: Services) -> None:
+    """The last turn is settled: end with its answer, or open the turn that follows."""
+    if f.action is not None:
+        return actions.follow(f)
+    await ladder.look(f, e)
+    if f.ending or f.asking:
+        return
+    last, models, holds = f.work[-1] if f.work else None, f.release.spec.models, condition(f)
+    role = next_role(f, last, holds)
+    if role is not None:
+        f.turns.append(Turn((f.turns[-1].step if f.turns else 0) + 1, role, tiers.model_for(models, role).model))
+    elif last is not None and critic.wanted(f, last, "answer", holds):
+        critic.open_turn(f, last)
+    elif last is not None:
+        model_call.conclude(f, last)
+
+
+def next_role(f: Flight, last: Turn | None, holds: tiers.Holds) -> str | None:
+    """Who takes the next turn. None: the last turn is the answer."""
+    models = f.release.spec.models
+    if f.stance.single_due(f.turns[-1].step if f.turns else 0):
+        return tiers.SYNTHESIS
     if last is not None and not last.calls:
-        role = tiers.closing_role(models, holds) if last.role != tiers.SYNTHESIS else None
-        if role is None:
-            return model_call.conclude(f, last)
-    else:
-        role = tiers.role_for(models, [tiers.Turn(t.role, poor(f, t)) for t in f.turns[-3:]], holds)
-    f.turns.append(Turn((last.step if last else 0) + 1, role, tiers.model_for(models, role).model))
+        return tiers.closing_role(models, holds) if last.role not in (tiers.SYNTHESIS, tiers.FROM_STORE) else None
+    if f.stance.out_of_steps(f.used.steps):
+        return tiers.SYNTHESIS
+    return tiers.role_for(models, [tiers.Turn(t.role, poor(f, t)) for t in f.work[-3:]], holds)
 
 
 def poor(f: Flight, turn: Turn) -> bool:
@@ -153,14 +201,19 @@ async def backed_off(f: Flight, wait_s: float | None) -> bool:
     return False
 
 
-async def let_go(f: Flight, state: RunState, reason: str, *, available_s: float | None = None, waiting: bool = False) -> None:
+async def let_go(
+    f: Flight, state: RunState, reason: str, *, available_s: float | None = None, waiting: bool = False, switch: SwitchOn | None = None
+) -> None:
     """Give the run back: to the queue, to a timer, or to people."""
     intent = Intent(state=state)
-    intent.events.append(event(Kind.RUN_PARKED, data={"state": state.value, "reason": reason}))
+    by = {"switch": encode("swi", switch.id)} if switch else {}
+    intent.events.append(event(Kind.RUN_PARKED, data={"state": state.value, "reason": reason, **by}))
     if available_s is not None:
         intent.rare["available_s"] = available_s
     if waiting:
         intent.rare["waiting"] = True
+    if switch:
+        intent.rare["paused_by"] = str(switch.id)
     fp("before_park")
     await f.commit(intent)
     fp("after_park")
@@ -174,11 +227,13 @@ async def end(f: Flight, e: Services, ending: Ending) -> None:
     intent = Intent(state=ending.state, changed=f.abandoned())
     intent.rare["outcome"] = ending.outcome.value
     stop = None
+    for rung in ladder.left(f):
+        intent.events.append(event(Kind.RUNG_LEFT, step_id=step, result="degraded", data=rung))
     if ending.stop:
         s = ending.stop
         stop = {"limit": s.limit, "value": s.value, "used": s.used, "by": s.by, "step": step}
         intent.rare["stop"] = stop
-        if s.limit != "run_s":
+        if s.limit not in ("run_s", "switch"):
             intent.events.append(event(Kind.BUDGET_EXCEEDED, step_id=step, result="error", data=stop))
     if ending.error:
         intent.rare["last_error"] = {**ending.error, "step": step}
@@ -191,7 +246,7 @@ async def end(f: Flight, e: Services, ending: Ending) -> None:
     fp("before_end")
     await f.commit(intent)
     fp("after_end")
-    if any(call.approval_id for turn in f.turns[-1:] for call in turn.calls):
+    if any(call.approval_id for turn in f.turns for call in turn.calls):
         await e.orm(signoff.void_of_ended)
 
 

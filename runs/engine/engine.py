@@ -9,19 +9,21 @@ import logging
 import os
 import time
 import uuid
+from collections import Counter
 from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from runs import reconcile, signoff
+from runs import ceilings, reconcile, signoff, switches
 from runs.failpoints import fp
 from runs.history import DUE, MOVED
 from tools.egress import Egress
 from tools.invoke import Tools
 
 from . import verify
+from .circuits import Circuits
 from .definitions import Definitions
 from .drive import QUARANTINE_AFTER, drive
 from .effects import recorded_writes
@@ -30,7 +32,7 @@ from .host import Host, started
 from .journal import SESSION, Journal
 from .lease import Lease
 from .services import Orm, Services
-from .statements import CALLS, CLAIM, FORGET, GIVE_BACK, PEERS, REGISTER, RENEW, RETIRE, STEPS, TAKEOVER
+from .statements import CALLS, CLAIM, FEW, FORGET, GIVE_BACK, PEERS, REGISTER, RENEW, RETIRE, STEP_AGE, STEPS, TAKEOVER
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
@@ -46,6 +48,8 @@ def sweep() -> None:
     signoff.void_of_ended()
     reconcile.open_cases()
     reconcile.use_late_evidence()
+    switches.release_stranded()
+    ceilings.sweep()
 
 
 class Engine:
@@ -56,6 +60,7 @@ class Engine:
         self.id = uuid.uuid4()
         self.host = Host.here()
         self.flights: dict[uuid.UUID, tuple[Flight | None, asyncio.Task[bool]]] = {}
+        self.driven: Counter[uuid.UUID] = Counter()  # runs in flight by tenant: who has many here waits for its turn
         self.wake = asyncio.Event()
         self.stopping = asyncio.Event()
         self.reconnecting = asyncio.Lock()
@@ -65,7 +70,7 @@ class Engine:
         self.moved_wake = asyncio.Event()
         orm, egress = Orm(), Egress()
         journal = Journal(dsn, self._on_flush)
-        self.services = Services(journal, egress, Tools(egress), Definitions(orm), Lease(ttl_s), orm)
+        self.services = Services(journal, egress, Tools(egress), Definitions(orm), Lease(ttl_s), orm, Circuits(orm))
 
     def stop(self) -> None:
         """No new claims, no new dispatch; calls in flight end, runs go back to the queue."""
@@ -79,6 +84,7 @@ class Engine:
     async def run(self) -> None:
         self.connection = await self._connect()
         self.services.lease.confirmed = await self._register(self.id)
+        await self.services.circuits.refresh()
         await self.services.journal.start()
         loops = [asyncio.create_task(loop()) for loop in (self._renew, self._tell, self._listen, self._mind, self._probe)]
         try:
@@ -131,7 +137,7 @@ class Engine:
                 log.warning("engine: could not claim (%s)", str(error).strip())
                 took = 0
                 await asyncio.sleep(0.2)
-            if took < CLAIM_AT_ONCE:
+            if took < FEW:
                 await self._nap()
 
     async def _nap(self) -> None:
@@ -142,19 +148,26 @@ class Engine:
         free, lease = min(self.slots - len(self.flights), CLAIM_AT_ONCE), self.services.lease
         if free <= 0 or self.stopping.is_set() or not lease.holds:
             return 0
-        rows = await self._execute(statement, {"n": free, "engine": self.id})
+        tenants, held = list(self.driven), list(self.driven.values())
+        asked = {"n": free, "deep": free + CLAIM_AT_ONCE, "tenants": tenants, "held": held}
+        before = time.monotonic()
+        rows = await self._execute(statement, {"engine": self.id, **asked})
         for row in rows:
             fp("after_claim")
             if row["id"] in self.flights:  # taken over from ourselves: the old flight finds its fence stale
                 self.flights.pop(row["id"])
-            task = asyncio.create_task(self._fly(row, lease))
+            task = asyncio.create_task(self._fly(row | {"claimed": before}, lease))
             self.flights[row["id"]] = (None, task)
-            task.add_done_callback(partial(self._landed, row["id"], row["fence"]))
+            self.driven[row["tenant_id"]] += 1
+            task.add_done_callback(partial(self._landed, row["id"], row["tenant_id"], row["fence"]))
             self._moved(row["id"])
         return len(rows)
 
-    def _landed(self, run: uuid.UUID, fence: int, task: asyncio.Task[bool]) -> None:
+    def _landed(self, run: uuid.UUID, tenant: uuid.UUID, fence: int, task: asyncio.Task[bool]) -> None:
         self.ended += 1
+        self.driven[tenant] -= 1
+        if not self.driven[tenant]:
+            del self.driven[tenant]
         held = self.flights.get(run)
         if held and held[1] is task:
             del self.flights[run]
@@ -190,6 +203,9 @@ class Engine:
             calls = await self._execute(CALLS, {"run": row["id"]})
             steps = await self._execute(STEPS, {"run": row["id"]})
             flight.restore(calls, {step["step"]: step["role"] for step in steps})
+            if (turn := flight.turn) and not turn.settled:
+                (worked,) = await self._execute(STEP_AGE, {"run": row["id"], "step": turn.step})
+                turn.started = time.monotonic() - worked["age_s"]
         held = self.flights.get(row["id"])
         if held:
             self.flights[row["id"]] = (flight, held[1])
@@ -231,6 +247,7 @@ class Engine:
                     await self._execute(RETIRE, {"engines": dead})
                     await self._execute(FORGET, {})
                     self.wake.set()
+                await self.services.circuits.refresh()
                 await self.services.orm(sweep)
             except Exception as error:
                 log.warning("engine: sweep failed (%s)", str(error).strip())
@@ -307,5 +324,6 @@ class Engine:
         except psycopg.Error:
             log.warning("engine: could not give its lease back; it runs out by itself")
         await self.services.tools.aclose()
+        await self.services.circuits.aclose()
         self.services.orm.close()
         await self.connection.close()

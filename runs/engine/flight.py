@@ -10,13 +10,16 @@ from uuid import UUID
 
 from runs.budgets import Stop, Used
 from runs.events import Kind, encode, event
-from runs.spec import Limits
+from runs.inference.tiers import ACTION, CRITIQUE
+from runs.limits import Limits
 from runs.states import CallState, Outcome, RunState
+from runs.stops import SwitchOn
 from tenants import ids
 
 from .definitions import ReleaseView, Snapshot
 from .journal import Changed, Entry, Journal, Planned
 from .lease import Lease, Stale
+from .stance import Stance
 
 JSON = dict[str, Any]
 
@@ -37,6 +40,7 @@ class ToolCall:
     approval_id: UUID | None = None
     wait_s: float | None = None  # a retry is due after this
     unsure: bool = False  # a write, and an earlier send of it may have been applied
+    key: str = ""  # equal for calls that ask for the same; filled when it is needed
     sent_at: float | None = None  # monotonic time of the send before: the other side forgets keys
 
 
@@ -53,10 +57,13 @@ class Turn:
     reply: JSON | None = None
     calls: list[ToolCall] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    of: int = 0  # a critique: the step it checks
+    waited_s: float = 0.0  # of its model call's time, for a seat
+    given_up: bool = False  # its model call failed for good, and a rung went on without it
 
     @property
     def settled(self) -> bool:
-        return self.reply is not None and all(call.result is not None for call in self.calls)
+        return self.given_up or (self.reply is not None and all(call.result is not None for call in self.calls))
 
 
 @dataclass(slots=True)
@@ -117,8 +124,12 @@ class Flight:
         self.entry = 0
         self.mode: str = row["mode"]
         self.limits = Limits(**row["limits"])
-        self.deadline: float = time.monotonic() + row["left_s"]
+        self.deadline: float = row["claimed"] + row["left_s"]  # never later than the database has it
         self.takeovers: int = row["takeovers"]
+        self.action: JSON | None = row["action"]
+        self.input_key: str = row["input_key"]
+        self.rungs: list[JSON] = list(row["rungs"])
+        self.stance = Stance.after(self.rungs, self.mode)
         self.starter: int | None = row["starter_id"]
         self.used = Used(row["step"], row["tool_calls"], row["writes"], row["tokens_in"], row["tokens_out"], row["cost_micro"])
         self.reserved: int = row["reserved_micro"]
@@ -131,9 +142,11 @@ class Flight:
             {"role": "system", "content": release.spec.instructions},
             {"role": "user", "content": self.asked},
         ]
+        self.asking: JSON | None = None  # the rung that waits for a person to grant more
         self.told = 0  # turns already in `messages`
         self.pending = Pending()
         self.ending: Ending | None = None
+        self.halt: SwitchOn | None = None  # what the call met that is the one next move
         self.wait_s: float | None = None  # the next model attempt is due after this
         self.cancel: bool = row["cancel_requested"]
         self.draining = False
@@ -143,7 +156,13 @@ class Flight:
 
     @property
     def turn(self) -> Turn | None:
-        return self.turns[-1] if self.turns else None
+        """The one that is worked on: the last that is open (a critique stands before the turn it checks), else the last."""
+        return next((turn for turn in reversed(self.turns) if not turn.settled), self.turns[-1] if self.turns else None)
+
+    @property
+    def work(self) -> list[Turn]:
+        """The turns that make up the answer: without critiques and those given up."""
+        return [turn for turn in self.turns if turn.role != CRITIQUE and not turn.given_up]
 
     def left_s(self) -> float:
         return self.deadline - time.monotonic()
@@ -157,8 +176,14 @@ class Flight:
         for row in calls:
             if row["ord"] == 0:
                 role = roles.get(row["step"], "planner")
-                self.turns.append(Turn(row["step"], role, row["name"], row["state"], row["attempt"], row["attempt"], row["result"]))
+                if self.turns and self.turns[-1].reply is None:
+                    self.turns[-1].given_up = True
+                of = self.work[-1].step if role == CRITIQUE else 0
+                tries = row["attempt"]
+                self.turns.append(Turn(row["step"], role, row["name"], row["state"], row["attempt"], tries, row["result"], of=of))
                 continue
+            if not self.turns:
+                self.turns.append(self.acting())
             call = ToolCall(row["ord"], row["name"], row["provider_id"], None if row["args"] is None else bytes(row["args"]))
             call.state, call.attempt, call.result, call.error = row["state"], row["attempt"], row["result"], row["error_class"]
             call.decision, call.approval_id = row["decision"], row["approval_id"]
@@ -166,12 +191,18 @@ class Flight:
             call.unsure = call.state == CallState.DISPATCHED and row["effect"] != "read"
             self.turns[-1].calls.append(call)
 
+    def acting(self) -> Turn:
+        """The only turn of a run whose one call a person named."""
+        action = self.action or {}
+        ask = {"id": "action", "name": action["tool"], "arguments": encode(action["args"])}
+        return Turn(1, ACTION, "", CallState.DONE, reply={"text": "", "calls": [ask], "finish": "tool_calls"})
+
     def conversation(self) -> list[JSON]:
         """The messages so far. Each settled turn is added once; every call the model made has exactly one tool message."""
         while self.told < len(self.turns) and self.turns[self.told].settled:
             turn = self.turns[self.told]
             self.told += 1
-            if not turn.calls:
+            if not turn.calls or turn.role == CRITIQUE:
                 continue  # a draft answer: the synthesis that follows writes its own
             reply = turn.reply or {}
             asks = [  # arguments that were no JSON object are not sent back: some providers refuse them
@@ -234,7 +265,7 @@ class Flight:
         ends[CallState.DISPATCHED] = CallState.UNKNOWN
         return [
             Changed(turn.step, call.ord, ends[CallState(call.state)], attempt=call.attempt, error=call.error)
-            for turn in self.turns[-1:]
+            for turn in self.turns
             for call in turn.calls
             if call.result is None and call.state in ends
         ]

@@ -7,17 +7,22 @@ from typing import Any
 from runs import budgets, retries
 from runs.events import Kind, encode, event
 from runs.failpoints import fp
-from runs.inference import openai, tiers, tokens
+from runs.inference import providers, tiers, tokens
 from runs.inference.prices import cost_micro
-from runs.inference.types import ModelEndpoint, ModelFailure, ModelReply, ModelRequest
+from runs.inference.redacted import redacted
+from runs.inference.types import ModelEndpoint, ModelFailure, ModelReply, ModelRequest, ToolOffer
 from runs.states import CallState, Outcome, RunState
 
-from .flight import Ending, Flight, Intent, Turn
+from . import critic, holds, seating
+from .circuits import Place, Wait
+from .flight import JSON, Ending, Flight, Intent, Turn
 from .journal import Changed, Planned
 from .services import Services
 
 # An answer that is none: how the run ends. `length` also means that calls in it may be cut off.
 FINISH = {"length": Outcome.TRUNCATED, "content_filter": Outcome.CONTENT_FILTERED, "refusal": Outcome.REFUSED}
+
+ANSWER_NOW = "No tools are available any more. Answer the user now with what is known, and say plainly what could not be done."
 
 DEADLINE_NEAR_S = 0.05  # a call that was given all the time the run had ends about when the run does
 
@@ -33,18 +38,41 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
         failed(f, Outcome.MODEL_ERROR, f"The model {turn.model} is not defined.", "validation")
         return
     if turn.model in f.snapshot.lacking:
-        message = f"This tenant has no credential {f.snapshot.lacking[turn.model]}, which the model {turn.model} needs."
+        message = (
+            f"This tenant has no credential {f.snapshot.lacking[turn.model]}, or it cannot be opened: {turn.model} needs it."
+        )
         failed(f, Outcome.MODEL_ERROR, message, "authorization")
         return
-    offers = () if turn.role == tiers.SYNTHESIS else f.release.offers
+    seat = await seating.seat(f, e, turn, endpoint)
+    if seat is not None:
+        with seat:
+            await enter(f, e, turn, endpoint)
+
+
+async def enter(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint) -> None:
+    """The model has a seat for it."""
+    place = e.circuits.enter(f.tenant, endpoint.base_url)
+    if isinstance(place, Wait):
+        held = await holds.model(f, e, turn, endpoint, place)
+        if held is None:
+            return  # nothing is sent now, and no attempt is spent
+        place = held
+    try:
+        await attempt(f, e, turn, endpoint, place)
+    finally:
+        place.leave()
+
+
+async def attempt(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, place: Place) -> None:
+    """The call's host lets it through."""
+    offers = offered(f, turn)
     chosen = tiers.model_for(f.release.spec.models, turn.role)
-    request = ModelRequest(f.conversation(), offers, chosen.max_tokens, chosen.temperature)
+    request = ModelRequest(messages(f, turn), offers, chosen.max_tokens, chosen.temperature)
     room = make_room(f, turn, endpoint, request)
     if isinstance(room, budgets.Stop):
-        f.ending = Ending(RunState.FAILED, room.outcome, room)
-        return
+        return no_room(f, turn, room)
     request = ModelRequest(request.messages, offers, room.max_tokens, chosen.temperature)
-    timeout = f.left_for(turn, min(endpoint.timeout_s, f.limits.model_call_s))
+    timeout = f.left_for(turn, min(endpoint.timeout_s, f.limits.model_call_s) - turn.waited_s)
     fp("before_model_intent")
     began = time.monotonic()
     if not await commit_intent(f, e, turn, room, timeout):
@@ -54,14 +82,46 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
     fp("before_model_socket")
     if turn.tries == 1:
         e.retry_budget.sent(endpoint.base_url)
-    answer = await openai.complete(
+    answer = await providers.complete(
         endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout - (time.monotonic() - began), traceparent=f.traceparent
     )
+    answer = redacted(answer, f.snapshot.redactor)
     fp("after_model_answer")
     if isinstance(answer, ModelReply):
+        place.saw(None, answer.latency_ms)
         absorb(f, turn, endpoint, answer)
     else:
+        place.saw(answer.error_class, answer.latency_ms, retry_after=answer.retry_after_s is not None)
         absorb_failure(f, e, turn, endpoint, answer)
+
+
+def offered(f: Flight, turn: Turn) -> tuple[ToolOffer, ...]:
+    """The tools this turn may ask for."""
+    if turn.role in (tiers.SYNTHESIS, tiers.CRITIQUE):
+        return ()
+    if f.stance.mode == "read_only" and f.mode != "read_only":  # a rung took the writes away
+        return tuple(offer for offer in f.release.offers if not f.release.tools[offer.name].mutating)
+    return f.release.offers
+
+
+def messages(f: Flight, turn: Turn) -> list[JSON]:
+    if turn.role == tiers.CRITIQUE:
+        return critic.messages(f, turn)
+    if turn.role == tiers.SYNTHESIS and f.rungs:
+        return [*f.conversation(), {"role": "system", "content": ANSWER_NOW}]
+    return f.conversation()
+
+
+def no_room(f: Flight, turn: Turn, stop: budgets.Stop) -> None:
+    """A model of the chain that costs less may still fit; a critique that does not fit is no reason to end."""
+    if turn.role == tiers.CRITIQUE:
+        critic.give_up(turn)
+    elif stop.limit == "max_cost_usd" and turn.state is None and (cheaper := next_model(f, turn)):
+        f.say(Kind.FALLBACK_ACTIVATED, step_id=turn.step, ord=0, model=turn.model, result="degraded",
+              data={"from": turn.model, "to": cheaper, "limit": stop.limit})  # fmt: skip
+        turn.model = cheaper
+    else:
+        f.ending = Ending(RunState.FAILED, stop.outcome, stop)
 
 
 def make_room(f: Flight, turn: Turn, endpoint: ModelEndpoint, request: ModelRequest) -> budgets.Room | budgets.Stop:
@@ -82,6 +142,8 @@ async def commit_intent(f: Flight, e: Services, turn: Turn, room: budgets.Room, 
     attempt = turn.attempt + 1
     data = {"attempt": attempt, "role": turn.role, "reserve_micro": room.reserve_micro}
     intent = Intent(dispatches=True, reserve=room.reserve_micro, step=turn.step)
+    if f.snapshot.endpoints[turn.model].price is None and not f.unpriced:
+        intent.rare["unpriced"] = True  # with the intent: also a call whose answer is lost may have cost something
     intent.events.append(event(Kind.MODEL_CALL_STARTED, step_id=turn.step, ord=0, model=turn.model, data=data))
     if turn.state is None:
         intent.planned.append(Planned(turn.step, 0, CallState.DISPATCHED, turn.model, None, "read", attempt=attempt, deadline=timeout))
@@ -90,6 +152,7 @@ async def commit_intent(f: Flight, e: Services, turn: Turn, room: budgets.Room, 
     if not await f.commit(intent):
         f.snapshot = await e.definitions.snapshot(f.tenant)
         return False
+    f.unpriced = f.unpriced or "unpriced" in intent.rare
     if turn.state is None:
         f.used.steps += 1
     turn.state, turn.attempt = CallState.DISPATCHED, attempt
@@ -125,15 +188,12 @@ def absorb(f: Flight, turn: Turn, endpoint: ModelEndpoint, answer: ModelReply) -
     )  # fmt: skip
     f.say(
         Kind.PLAN_DECIDED, step_id=turn.step, model=turn.model,
-        data={"calls": [c.name[:64] for c in answer.calls], "offered": [o.name for o in f.release.offers]},
+        data={"calls": [c.name[:64] for c in answer.calls], "offered": [o.name for o in offered(f, turn)]},
     )  # fmt: skip
 
 
 def charge(f: Flight, endpoint: ModelEndpoint, tokens_in: int, tokens_out: int) -> int:
     cost = cost_micro(endpoint.price, tokens_in, tokens_out)
-    if endpoint.price is None and not f.unpriced:
-        f.unpriced = True
-        f.pending.rare["unpriced"] = True
     f.spend(tokens_in, tokens_out, cost)
     return cost
 
@@ -167,6 +227,8 @@ def absorb_failure(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, 
     elif following := next_model(f, turn):
         f.say(Kind.FALLBACK_ACTIVATED, **facts, result="degraded", data={"from": turn.model, "to": following})
         turn.model, turn.tries, f.wait_s = following, 0, 0.0
+    elif turn.role == tiers.CRITIQUE:
+        critic.give_up(turn)
     elif f.left_s() > DEADLINE_NEAR_S:
         outcome = Outcome.INVALID_OUTPUT if failure.error_class == "invalid_output" else Outcome.MODEL_ERROR
         failed(f, outcome, failure.message, failure.error_class.value)
@@ -192,7 +254,8 @@ def conclude(f: Flight, turn: Turn) -> None:
     elif not reply["text"].strip():
         failed(f, Outcome.EMPTY_ANSWER, "The model answered nothing.", "empty_answer")
     else:
-        f.ending = Ending(RunState.SUCCEEDED, Outcome.COMPLETED, answer_step=turn.step)
+        degraded = any(not entry.get("missed") for entry in f.rungs)
+        f.ending = Ending(RunState.SUCCEEDED, Outcome.COMPLETED_DEGRADED if degraded else Outcome.COMPLETED, answer_step=turn.step)
 
 
 def sha256(text: str) -> str:

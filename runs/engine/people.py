@@ -26,7 +26,8 @@ from tenants.ids import encode
 from tenants.models import Controls
 from tools.definitions import Effect, ToolDefinition
 
-from . import effects, rulings, tool_call
+from . import effects, halts, holds, rulings, tool_call
+from .circuits import Place, Wait
 from .flight import Ending, Flight, Intent, ToolCall, Turn
 from .lease import Stale
 from .services import Services
@@ -124,11 +125,28 @@ def open_requests(
 
 
 async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
-    """Send an approved call: consumed in the transaction that makes the intent durable, after checking it again."""
+    """Send an approved call once its host lets it through."""
+    place = e.circuits.enter(f.tenant, holds.url_of(f.release.tools[call.name]))
+    if isinstance(place, Wait):
+        held = await holds.approved(f, e, turn, call, place)
+        if held is None:
+            return
+        place = held
+    try:
+        await dispatch_now(f, e, turn, call, place)
+    finally:
+        place.leave()
+
+
+async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place: Place) -> None:
+    """Consumed in the transaction that makes the intent durable, after checking it again."""
     if f.pending.events or f.pending.changed:
         await f.commit(Intent())
     f.snapshot = await e.definitions.snapshot(f.tenant, None)
     definition = f.release.tools[call.name]
+    f.halt = halts.of_call(f, call, definition)
+    if halts.over(f):
+        return  # approved still: it is looked at again when the switch is lifted
     decision = rulings.decide(f, turn, call, definition)
     timeout, began = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s)), time.monotonic()
     if decision.verdict in ("deny", "draft") or timeout <= 0:
@@ -159,7 +177,7 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
     fp("after_consume")
     f.lease.check()
     fp("before_approved_socket")
-    result = await tool_call.send(f, e, turn, call, timeout - (time.monotonic() - began))
+    result = await tool_call.send(f, e, turn, call, timeout - (time.monotonic() - began), place)
     fp("after_approved_answer")
     tool_call.absorb(f, e, turn, call, result)
 

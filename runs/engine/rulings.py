@@ -13,9 +13,11 @@ from runs import budgets, retries
 from runs.budgets import Stop
 from runs.events import Kind, encode, event
 from runs.states import CallState, RunState
+from runs.stops import SwitchOn
 from tools import policy
 from tools.definitions import ToolDefinition
 
+from . import critic, halts, repeats
 from .flight import JSON, Ending, Flight, Intent, ToolCall, Turn
 from .journal import Changed, Planned
 
@@ -43,18 +45,28 @@ def undecided(turn: Turn) -> list[ToolCall]:
 
 def rule(f: Flight, turn: Turn) -> list[Ruling]:
     """One ruling for each open call. All reads go at once; writes one at a time, in order, after the reads."""
-    rulings, used = [], budgets.Used(**asdict(f.used))
+    rulings, used, halt = [], budgets.Used(**asdict(f.used)), None
     for call in undecided(turn):
         ruling = rule_on(f, turn, call, used)
+        if met := halted(f, ruling):
+            halt = halt or met
+            continue
         if ruling.timeout is not None and call.attempt == 0:
             used.tool_calls += 1
             used.writes += f.release.tools[call.name].mutating
         rulings.append(ruling)
     sends = [r for r in rulings if r.timeout is not None]
+    f.halt = None if sends else halt
     reads = [r for r in sends if not f.release.tools[r.call.name].mutating]
     for later in [r for r in sends if r not in (reads or sends[:1])]:
         later.state, later.timeout = waiting_state(later.call), None
     return rulings
+
+
+def halted(f: Flight, ruling: Ruling) -> SwitchOn | None:
+    """The switch in the way of a call that would be sent or asked for. It is left undecided, and ruled on anew after the switch."""
+    wanted = ruling.timeout is not None or ruling.state == CallState.WAITING_APPROVAL
+    return halts.of_call(f, ruling.call, f.release.tools[ruling.call.name]) if wanted else None
 
 
 def waiting_state(call: ToolCall) -> CallState:
@@ -75,21 +87,25 @@ def rule_on(f: Flight, turn: Turn, call: ToolCall, used: budgets.Used) -> Ruling
     if call.attempt >= retries.MAX_SENDS:
         return refused(call, definition, record, "timeout", "Not sent again: the call used all its sends.", "timeout")
     authorised = call.attempt > 0 and not (call.decision or {}).get("resend")
-    if not authorised and (first := rule_on_first_send(f, call, definition, decision, record, used)):
+    if not authorised and (first := rule_on_first_send(f, turn, call, definition, decision, record, used)):
         return first
     return Ruling(call, CallState.DISPATCHED, record, timeout=timeout)
 
 
 def rule_on_first_send(
-    f: Flight, call: ToolCall, definition: ToolDefinition, decision: policy.Decision, record: JSON, used: budgets.Used
+    f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition, decision: policy.Decision, record: JSON, used: budgets.Used
 ) -> Ruling | None:
     """What only the first send has to pass: the schema, drafts, the budget, people. None: it may be sent."""
+    if alike := repeats.times(f, call):
+        return Ruling(call, CallState.BLOCKED, record, repeats.hint(f, turn, call, alike), "loop")
     if problem := invalid(f, call):
         return refused(call, definition, record, "validation", problem, "validation")
     if definition.mutating and (recorded := f.recorded.get((call.name, digest_of(call.args or b"")))):
         return Ruling(call, CallState.BLOCKED, record, {**recorded, "already_applied": True})
+    if objection := critic.objection(f, turn, call):
+        return refused(call, definition, record, "critique_failed", objection, "critique")
     if decision.verdict == "draft":
-        return refused(call, definition, record, "drafted", "Not sent: kept as a recommended action for a person.", None)
+        return refused(call, definition, record, "drafted", "Not sent: kept as a recommended action for a person.", "drafted")
     if stop := budgets.before_tool(f.limits, used, tool=call.name, mutating=definition.mutating):
         ruling = refused(call, definition, record, "budget_exceeded", f"Not sent: the run's {stop.limit} is reached.", "policy")
         ruling.stop = stop
@@ -119,7 +135,11 @@ def decide(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition | N
         now=datetime.now(UTC).isoformat(),
     )
     offered, enabled = definition is not None, call.name in f.snapshot.enabled
-    decision = policy.decide(facts, f.snapshot.rows, offered=offered, enabled=enabled, mode=f.mode)  # type: ignore[arg-type]
+    decision = policy.decide(facts, f.snapshot.rows, offered=offered, enabled=enabled, mode=f.stance.mode)  # type: ignore[arg-type]
+    if f.action and decision.verdict == "draft":
+        return policy.Decision("ask", "A draft that is carried out is seen by a person.", "action", 1)
+    if decision.verdict == "allow" and definition and definition.mutating and f.stance.ask_writes:
+        return policy.Decision("ask", "The run is on a rung where people see every change.", "ladder", 1)
     if decision.verdict == "allow" and definition and definition.mutating and not definition.effect_key:
         earlier = same_write_before(f, turn, call)
         if earlier is not None:
@@ -238,6 +258,11 @@ def tell(turn: Turn, r: Ruling, intent: Intent) -> None:
         intent.events.append(event(Kind.POLICY_DECIDED, **facts, result="denied" if denied else "ok", data=data))
         if verdict == "deny":
             intent.events.append(event(Kind.POLICY_VIOLATED, **facts, result="denied", error_type="policy", data=data))
+    if r.error == "loop" and r.result:
+        seen = {"times": r.result["times"], "seen": r.result["step"]}
+        intent.events.append(event(Kind.LOOP_DETECTED, **facts, result="degraded", data=seen))
+    if r.error == "drafted":
+        intent.events.append(event(Kind.CALL_DRAFTED, **facts, result="degraded", data={"attempt": call.attempt}))
     if r.state == CallState.UNKNOWN:
         intent.events.append(event(Kind.TOOL_CALL_UNKNOWN, **facts, result="unknown", error_type=r.error))
     elif r.result is not None and (r.decision or {}).get("decision") not in ("deny", "draft"):
@@ -256,7 +281,7 @@ def apply(f: Flight, rulings: list[Ruling]) -> None:
         r.call.attempt += r.timeout is not None
         r.call.sent_at = time.monotonic() if r.timeout is not None else r.call.sent_at
         r.call.wait_s = None
-        if r.stop and f.ending is None:
+        if r.stop and f.ending is None and f.stance.single_after is None:
             f.ending = Ending(RunState.FAILED, r.stop.outcome, r.stop)
 
 

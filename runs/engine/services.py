@@ -12,10 +12,12 @@ from django.db import close_old_connections, connections
 from tools.egress import Egress
 from tools.invoke import Tools
 
+from .circuits import Circuits
 from .definitions import Definitions
 from .journal import Journal
 from .lease import Lease
 from .retry_budget import RetryBudget
+from .seats import Seats
 
 T = TypeVar("T")
 
@@ -50,5 +52,7 @@ class Services:
     definitions: Definitions
     lease: Lease
     orm: Orm
+    circuits: Circuits
+    seats: Seats = field(default_factory=Seats)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
     rnd: Callable[[], float] = field(default=random.random)

@@ -37,7 +37,8 @@ with e as (
       outcome = coalesce(h.rare->>'outcome', r.outcome), stop = coalesce(h.rare->'stop', r.stop),
       last_error = coalesce(h.rare->'last_error', r.last_error),
       answer_step = coalesce((h.rare->>'answer_step')::int, r.answer_step),
-      unpriced = coalesce((h.rare->>'unpriced')::bool, r.unpriced),
+      unpriced = coalesce((h.rare->>'unpriced')::bool, r.unpriced), rungs = coalesce(h.rare->'rungs', r.rungs),
+      paused_by = coalesce((h.rare->>'paused_by')::uuid, r.paused_by),
       available_at = coalesce(statement_timestamp() + make_interval(secs => (h.rare->>'available_s')::float8), r.available_at),
       waiting_since = case when h.rare ? 'waiting' then statement_timestamp() else r.waiting_since end,
       ended_at = case when h.rare ? 'outcome' then statement_timestamp() else r.ended_at end
@@ -90,20 +91,47 @@ from e left join moved m on m.id = e.run_id left join run r on r.id = e.run_id
 
 _TAKEN = """
   returning r.id, r.tenant_id, r.agent_id, r.release_id, r.mode, r.fence, r.seq, r.step, r.tool_calls, r.writes, r.tokens_in,
-      r.tokens_out, r.cost_micro, r.reserved_micro, r.unpriced, r.cancel_requested, r.takeovers, r.starter_id,
+      r.tokens_out, r.cost_micro, r.reserved_micro, r.unpriced, r.cancel_requested, r.takeovers, r.starter_id, r.rungs,
       extract(epoch from r.deadline_at - statement_timestamp())::float8 as left_s
 ), told as (
   insert into event(run_id, seq, tenant_id, kind, payload, at) select id, seq, tenant_id, {kind}, '{{"v":1}}', clock_timestamp() from c
 )
-select c.*, (select rev from controls where tenant_id = c.tenant_id) as rev, i.text, i.data, i."user", i.limits, i.traceparent, i.retry_of
+select c.*, (select rev from controls where tenant_id = c.tenant_id) as rev, i.text, i.data, i."user", i.limits, i.traceparent, i.retry_of,
+    i.action, i.input_key
 from c join run_input i on i.run_id = c.id
 """
 
-# Runs that are due. One predicate the index can answer (statement_timestamp() is stable, clock_timestamp() is not).
-CLAIM = """
-with k as (
-  select id from run where state in ('queued', 'waiting_timer') and available_at <= statement_timestamp()
-  order by available_at limit %(n)s for no key update skip locked
+# Runs that are due, fairly: an index skip from tenant to tenant, the first few of each (those that somebody waits for in front), and then
+# in turns, as if each run that this engine drives had been a turn of its tenant. `deep`: how many are looked at; more than `n`, since
+# other engines may hold the first ones in this moment. Predicates the index can answer (statement_timestamp() is stable).
+FEW = 4  # of a tenant are looked at in any case: who takes fewer has taken what there is
+_DUE = "state in ('queued', 'waiting_timer')"
+CLAIM = f"""
+with recursive t as (
+  (select tenant_id from run where {_DUE} order by tenant_id limit 1)
+  union all
+  select (select r.tenant_id from run r where {_DUE} and r.tenant_id > t.tenant_id order by r.tenant_id limit 1)
+  from t where t.tenant_id is not null
+), each as materialized (
+  select greatest({FEW}, %(deep)s - count(*))::int8 as depth from t where tenant_id is not null
+), due as (
+  select x.id, x.available_at,
+    coalesce(h.held, 0) + row_number() over (partition by t.tenant_id order by x.priority desc, x.available_at) as turn
+  from t left join unnest(%(tenants)s::uuid[], %(held)s::int8[]) as h(tenant_id, held) on h.tenant_id = t.tenant_id
+  cross join lateral (
+    (select id, priority, available_at from run where {_DUE} and tenant_id = t.tenant_id and priority = 1
+       and available_at <= statement_timestamp() order by available_at limit (select depth from each))
+    union all
+    (select id, priority, available_at from run where {_DUE} and tenant_id = t.tenant_id and priority = 0
+       and available_at <= statement_timestamp() order by available_at limit (select depth from each))
+    limit (select depth from each)
+  ) x
+  where t.tenant_id is not null
+), first as materialized (
+  select id, turn, available_at from due order by turn, available_at limit %(deep)s
+), k as (
+  select r.id from first join run r on r.id = first.id and r.{_DUE} and r.available_at <= statement_timestamp()
+  order by first.turn, first.available_at limit %(n)s for no key update of r skip locked
 ), c as (
   update run r set state = 'running', fence = r.fence + 1, entry = 0, seq = r.seq + 1, owner = %(engine)s, hold_until = null
   from k where r.id = k.id
@@ -146,6 +174,21 @@ from call where run_id = %(run)s order by step, ord
 """
 
 STEPS = "select step, role from step where run_id = %(run)s order by step"
+
+# How long a step has been worked on, its back-offs counted in; not the time in the queue or with people, which the run's deadline
+# counts or not. Who takes over begins it anew: the lease may be longer than the step.
+STEP_AGE = """
+with began as (
+  select greatest(min(seq) filter (where (payload->>'step_id')::int = %(step)s), max(seq) filter (where kind = 'run_taken_over')) as seq
+  from event where run_id = %(run)s
+), spans as (
+  select e.seq = began.seq or e.kind = 'run_claimed' or e.payload->'data'->>'state' = 'waiting_timer' as counts, e.at,
+      lead(e.at, 1, statement_timestamp()) over (order by e.seq) as until
+  from event e join began on e.seq = began.seq or (e.seq > began.seq and e.kind in ('run_claimed', 'run_parked', 'run_resumed'))
+  where e.run_id = %(run)s
+)
+select coalesce(sum(extract(epoch from until - at)) filter (where counts), 0)::float8 as age_s from spans
+"""
 
 # A lease that is over stays over: its runs may be somebody else's already, also where nobody has taken them yet.
 RENEW = """

@@ -7,21 +7,23 @@ from typing import Any
 from runs import retries
 from runs.events import Kind, encode
 from runs.failpoints import fp
+from runs.inference.tiers import CRITIQUE, SYNTHESIS
 from runs.states import CallState
 from tools import canonical
 from tools.definitions import CallContext, Credential, ErrorClass, ToolDefinition, ToolResult
 
-from . import effects
+from . import effects, holds
+from .circuits import Place
 from .flight import JSON, Flight, ToolCall, Turn
 from .journal import Changed
-from .rulings import apply, digest_of, idem_key, intend, rule
+from .rulings import Ruling, apply, digest_of, idem_key, intend, rule
 from .services import Services
 
 
 def open_calls(turn: Turn) -> None:
     """A reply's asks become calls. Arguments that are not a JSON object stay None and are refused, not raised."""
-    if turn.calls or turn.reply is None:
-        return
+    if turn.calls or turn.reply is None or turn.role in (SYNTHESIS, CRITIQUE):
+        return  # the latter were offered no tools: what they ask for anyway is not heard
     for ord_, ask in enumerate(turn.reply["calls"], 1):
         try:
             value = canonical.loads_limited(ask["arguments"].encode() or b"{}")
@@ -33,12 +35,26 @@ def open_calls(turn: Turn) -> None:
 
 async def advance(f: Flight, e: Services, turn: Turn) -> None:
     """Rule on the open calls, commit, and send what may be sent now."""
+    rulings = rule(f, turn)
+    ways = holds.ways(f, e, rulings)
+    if ways.held:
+        await holds.tools(f, e, ways)
+    try:
+        committed = await dispatch(f, e, turn, rulings, ways)
+    finally:
+        ways.leave()
+    if committed and ways.held and not ways.places:
+        await holds.tools_wait(f, e, turn, ways)
+
+
+async def dispatch(f: Flight, e: Services, turn: Turn, rulings: list[Ruling], ways: holds.Ways) -> bool:
+    """False: the controls changed, and nothing is written or sent."""
     began = time.monotonic()
-    rulings = await effects.claimed(f, e, turn, rule(f, turn))
+    rulings = await effects.claimed(f, e, turn, rulings)
     fp("before_dispatch_commit")
     if not await f.commit(intend(f, turn, rulings)):
         f.snapshot = await e.definitions.snapshot(f.tenant)
-        return
+        return False
     apply(f, rulings)
     sends = [r for r in rulings if r.timeout is not None]
     if sends:
@@ -46,13 +62,14 @@ async def advance(f: Flight, e: Services, turn: Turn) -> None:
         f.lease.check()
         fp("before_socket")
         spent = time.monotonic() - began  # the deadline that was committed runs since then: who was frozen here sends nothing
-        results = await asyncio.gather(*(send(f, e, turn, r.call, (r.timeout or 0.0) - spent) for r in sends))
+        results = await asyncio.gather(*(send(f, e, turn, r.call, (r.timeout or 0.0) - spent, ways.places[r.call.ord]) for r in sends))
         fp("after_answer")
         for r, result in zip(sends, results, strict=True):
             absorb(f, e, turn, r.call, result)
+    return True
 
 
-async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: float) -> ToolResult:
+async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: float, place: Place) -> ToolResult:
     definition = f.release.tools[call.name]
     if lacking := missing_credential(f, call.name):
         data = {"ok": False, "error_type": "authorization", "message": lacking}
@@ -68,8 +85,12 @@ async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: floa
         credential=credential(f, call.name),
         traceparent=f.traceparent,
         attempt=call.attempt,
+        redactor=f.snapshot.redactor,
     )
-    return await e.tools.invoke(definition, call.args or b"{}", context)
+    result = await e.tools.invoke(definition, call.args or b"{}", context)
+    if timeout > 0:  # else it was not sent, and that says nothing of the host
+        place.saw(result.error_class, result.latency_ms, retry_after=result.retry_after_s is not None)
+    return result
 
 
 def missing_credential(f: Flight, tool: str) -> str:

@@ -47,9 +47,11 @@ async def ask(e: Services, case_id: UUID) -> tuple[str, str]:
     except Exception as error:
         return "cannot_tell", f"the probe could not be made: {type(error).__name__}"
     snapshot = await e.definitions.snapshot(probe.tenant)
+    if probe.credential and probe.credential not in snapshot.credentials:
+        return "cannot_tell", f"not asked: this tenant has no credential {probe.credential}, or it cannot be opened"
     context = CallContext(
         run_id=probe.run_id, step=probe.step, idem_key=None, timeout_s=float(probe.spec["timeout_s"]), allow=snapshot.allow,
-        credential=snapshot.credentials.get(probe.credential),
+        credential=snapshot.credentials.get(probe.credential), redactor=snapshot.redactor,
     )  # fmt: skip
     result = await e.tools.invoke(probe.definition, probe.args, context)
     at = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,64 +1,11 @@
-"""Chat completions: one request, one answer or one failure with a class. Nothing here sends twice."""
+"""Chat completions: what is sent."""
 
-import base64
-import json
-import math
-import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from tools.canonical import clean, loads_limited
-from tools.definitions import Credential, ErrorClass
-from tools.egress import Egress, EgressFailure, Exchange, build_request
-
-from . import tokens
-from .openai_reply import names_on_wire, parse, wire_name
-from .types import ModelEndpoint, ModelFailure, ModelReply, ModelRequest
-
-_BY_STATUS: Final = {
-    401: ErrorClass.AUTHORIZATION,
-    403: ErrorClass.AUTHORIZATION,
-    408: ErrorClass.TRANSIENT_UPSTREAM,
-    409: ErrorClass.TRANSIENT_UPSTREAM,
-    425: ErrorClass.TRANSIENT_UPSTREAM,
-    429: ErrorClass.RATE_LIMIT,
-}
-_BILLED_PERHAPS: Final = frozenset({408, 502, 504, 520, 522, 524})  # something in between gave up waiting for the model
-_BY_REASON: Final = {
-    "timeout": ErrorClass.TIMEOUT,
-    "too_large": ErrorClass.INVALID_OUTPUT,
-    "encoding": ErrorClass.INVALID_OUTPUT,
-}
-
-
-async def complete(
-    endpoint: ModelEndpoint,
-    request: ModelRequest,
-    egress: Egress,
-    *,
-    allow: frozenset[str],
-    timeout_s: float,
-    traceparent: str | None = None,
-) -> ModelReply | ModelFailure:
-    """Send once and read the answer, within the lesser of `timeout_s` and the endpoint's timeout, in wall seconds.
-
-    Raises nothing but CancelledError: whatever the network, the provider or the model does is a value.
-    """
-    started = time.monotonic()
-    try:
-        body = body_of(endpoint, request)
-        sent = build_request("POST", _address(endpoint), headers=_headers(endpoint.credential, traceparent), json_bytes=body)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as fault:
-        message = f"the request to {endpoint.name} cannot be built ({type(fault).__name__})"
-        return ModelFailure(ErrorClass.VALIDATION, message, None, None, 0, 0, 0)
-    try:
-        answer = await egress.exchange(sent, allow=allow, timeout_s=min(timeout_s, endpoint.timeout_s))
-    except EgressFailure as failure:
-        return _of_egress(failure, request, _since(started))
-    if not 200 <= answer.status < 300:
-        return _of_status(answer, endpoint.credential, request, _since(started))
-    return parse(answer.body, request, sent_bytes=len(body), latency_ms=_since(started), status=answer.status)
+from .openai_reply import parse
+from .reply import names_on_wire, wire_name
+from .types import ModelEndpoint, ModelRequest
+from .wire import Wire, encoded
 
 
 def body_of(endpoint: ModelEndpoint, request: ModelRequest) -> bytes:
@@ -84,14 +31,7 @@ def body_of(endpoint: ModelEndpoint, request: ModelRequest) -> bytes:
         ]
     if request.temperature is not None:
         body["temperature"] = request.temperature
-    try:
-        return _encoded(body)
-    except ValueError:  # a lone surrogate or NaN that came in with a result
-        return _encoded(clean(body)[0])
-
-
-def _encoded(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return encoded(body)
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
@@ -109,76 +49,4 @@ def _named(function: dict[str, Any]) -> dict[str, Any]:
     return function | {"name": wire_name(function["name"])}
 
 
-def _address(endpoint: ModelEndpoint) -> str:
-    return f"{endpoint.base_url.rstrip('/')}/chat/completions"
-
-
-def _headers(credential: Credential | None, traceparent: str | None) -> dict[str, str]:
-    headers = {"traceparent": traceparent} if traceparent else {}
-    if credential is None:
-        return headers
-    if credential.kind == "header":
-        if not credential.header:
-            raise ValueError("the credential names no header")
-        return headers | {credential.header: credential.secret}
-    if credential.kind == "basic":
-        return headers | {"Authorization": f"Basic {base64.b64encode(credential.secret.encode()).decode()}"}
-    return headers | {"Authorization": f"Bearer {credential.secret}"}
-
-
-def _since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
-
-
-def _of_egress(failure: EgressFailure, request: ModelRequest, latency_ms: int) -> ModelFailure:
-    if failure.phase == "not_sent":
-        error = ErrorClass.POLICY if failure.reason == "refused" else ErrorClass.NOT_SENT
-        return ModelFailure(error, failure.message, None, None, latency_ms, 0, 0)
-    status = failure.status
-    if status is not None and not 200 <= status < 300:  # the refusal is known, only its text is not
-        error = _class_of(status)
-    else:
-        error = _BY_REASON.get(failure.reason, ErrorClass.TRANSIENT_UPSTREAM)
-    billed = _bound(request) if status is None or 200 <= status < 300 or status in _BILLED_PERHAPS else (0, 0)
-    return ModelFailure(error, failure.message, status, None, latency_ms, *billed)
-
-
-def _of_status(answer: Exchange, credential: Credential | None, request: ModelRequest, latency_ms: int) -> ModelFailure:
-    said = _complaint(answer.body, credential)
-    message = f"the provider answered {answer.status}" + (f": {said}" if said else "")
-    billed = _bound(request) if answer.status in _BILLED_PERHAPS else (0, 0)
-    wait = retry_after(answer.headers.get("retry-after"), datetime.now(UTC))
-    return ModelFailure(_class_of(answer.status), message, answer.status, wait, latency_ms, *billed)
-
-
-def _class_of(status: int) -> ErrorClass:
-    return _BY_STATUS.get(status) or (ErrorClass.TRANSIENT_UPSTREAM if status >= 500 else ErrorClass.VALIDATION)
-
-
-def _bound(request: ModelRequest) -> tuple[int, int]:
-    return tokens.estimate(request), request.max_tokens
-
-
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait, from seconds or an HTTP date; None when absent or neither. Never negative."""
-    if not value:
-        return None
-    try:
-        seconds = float(value) if value.strip()[:1].isdigit() else (parsedate_to_datetime(value) - now).total_seconds()
-    except (ValueError, TypeError, OverflowError):  # TypeError: a date without a zone
-        return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _complaint(body: bytes, credential: Credential | None) -> str:
-    """What the provider says is wrong, in 300 characters, without the key that some of them quote."""
-    try:
-        value = loads_limited(body)
-    except ValueError:
-        return ""
-    error = value.get("error") if isinstance(value, dict) else None
-    said = error.get("message") if isinstance(error, dict) else error
-    text = clean(said)[0] if isinstance(said, str) else ""
-    if credential is not None and credential.secret:
-        text = text.replace(credential.secret, "[credential]")
-    return " ".join(text[:1000].split())[:300]
+WIRE: Final = Wire("/chat/completions", ("Authorization", "Bearer "), {}, body_of, parse)

@@ -9,6 +9,9 @@ from runs.spec import Models, RoleModel
 PLANNER: Final = "planner"
 REFORMULATION: Final = "reformulation"
 SYNTHESIS: Final = "synthesis"
+CRITIQUE: Final = "critique"
+ACTION: Final = "action"  # no model: a person named the call
+FROM_STORE: Final = "store"  # no model: an earlier answer, or what the reads brought
 REFORMULATIONS_IN_A_ROW: Final = 2
 
 Holds = Callable[[str], bool]  # evaluates a role's `when`; False when it does not hold, and also when it cannot tell
@@ -34,9 +37,14 @@ def closing_role(models: Models, holds: Holds) -> str | None:
     return SYNTHESIS if _is_set(models.synthesis, holds) else None
 
 
+def critique_for(models: Models, what: str, holds: Holds) -> bool:
+    """Whether the critique checks this: `answer` or `writes`."""
+    return models.critique is not None and what in models.critique.checks and _is_set(models.critique, holds)
+
+
 def model_for(models: Models, role: str) -> RoleModel:
     """A missing role means the planner. Its candidates are `(chosen.model, *chosen.fallback)`, in this order."""
-    chosen = {REFORMULATION: models.reformulation, SYNTHESIS: models.synthesis}.get(role)
+    chosen = {REFORMULATION: models.reformulation, SYNTHESIS: models.synthesis, CRITIQUE: models.critique}.get(role)
     return chosen or models.planner
 
 

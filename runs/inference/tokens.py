@@ -12,6 +12,10 @@ PER_TOOL = 24  # what a provider wraps around each function
 # A token is at least a byte, but providers add prompts of their own. Beyond these a count is a fault, not usage.
 SLACK = 100_000
 TIMES = 4
+MOST = 1 << 62  # of one part, before the sum is judged
+
+
+Reported = tuple[Any, Any]  # what a reply says it used, in and out: anything at all
 
 
 class Usage(NamedTuple):
@@ -33,20 +37,25 @@ def estimate(request: ModelRequest) -> int:
     return of_text(plain) + PER_TOOL * len(offers)  # the keys of a message stand for what the wire wraps around it
 
 
-def usage(reported: Any, request: ModelRequest, *, sent_bytes: int, produced: int) -> Usage:
+def usage(reported: Reported, request: ModelRequest, *, sent_bytes: int, produced: int) -> Usage:
     """The provider's count where it can be true, else ours: each side by itself, `estimated` when either is ours.
 
-    `reported`: the reply's `usage`, anything. `sent_bytes`: the request's body. `produced`: our count of what came.
+    `sent_bytes`: the request's body. `produced`: our count of what came.
     """
-    said = reported if isinstance(reported, dict) else {}
-    tokens_in = _believable(said.get("prompt_tokens"), least=1, most=TIMES * sent_bytes + SLACK)
+    tokens_in = _believable(reported[0], least=1, most=TIMES * sent_bytes + SLACK)
     most_out = TIMES * max(request.max_tokens, produced) + SLACK
-    tokens_out = _believable(said.get("completion_tokens"), least=min(produced, 1), most=most_out)
+    tokens_out = _believable(reported[1], least=min(produced, 1), most=most_out)
     return Usage(
         estimate(request) if tokens_in is None else tokens_in,
         produced if tokens_out is None else tokens_out,
         tokens_in is None or tokens_out is None,
     )
+
+
+def total(*counts: Any) -> int | None:
+    """The sum of what a provider counts apart, an absent part being none of it; None when one of them is no count."""
+    given = [0 if count is None else _believable(count, least=0, most=MOST) for count in counts]
+    return None if None in given else sum(count or 0 for count in given)
 
 
 def _believable(value: Any, *, least: int, most: int) -> int | None:

@@ -30,6 +30,7 @@ class ModelEndpoint:
     price: Price | None
     timeout_s: float
     retry: RetryPolicy
+    max_concurrency: int | None = None  # calls in flight at once, over all engines
 
 
 @dataclass(frozen=True, slots=True)

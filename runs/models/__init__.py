@@ -1,15 +1,18 @@
 from .agent import Agent, ModelDefinition
 from .call import Call
+from .draft import DraftDecision
 from .event import Event
 from .release import Release
 from .run import Canary, Engine, Run, RunInput
 from .step import Step
+from .switch import Switch
 from .unknown import EffectClaim, Observation, UnknownWrite
 
 __all__ = [
     "Agent",
     "Call",
     "Canary",
+    "DraftDecision",
     "EffectClaim",
     "Engine",
     "Event",
@@ -19,5 +22,6 @@ __all__ = [
     "Run",
     "RunInput",
     "Step",
+    "Switch",
     "UnknownWrite",
 ]

@@ -22,6 +22,7 @@ class ModelDefinition(models.Model):
 
     class Provider(models.TextChoices):
         OPENAI = "openai"
+        ANTHROPIC = "anthropic"
 
     name = models.CharField(primary_key=True, max_length=64)
     provider = models.CharField(max_length=16, choices=Provider.choices)
@@ -33,6 +34,7 @@ class ModelDefinition(models.Model):
     price_output = models.DecimalField(max_digits=12, decimal_places=6, null=True, blank=True)
     timeout_s = models.FloatField(default=30)
     retry = models.JSONField(default=dict, blank=True)
+    max_concurrency = models.PositiveIntegerField(null=True, blank=True)  # calls in flight at once, over all engines; null: no limit
     updated_at = models.DateTimeField(auto_now=True)
 
     def __str__(self) -> str:

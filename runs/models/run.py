@@ -48,6 +48,9 @@ class Run(models.Model):
     reserved_micro = models.BigIntegerField(db_default=0)  # the worst case of the model call in flight
     unpriced = models.BooleanField(db_default=False)  # at least one model call had no known price: the cost is partial
     takeovers = models.IntegerField(db_default=0)
+    priority = models.SmallIntegerField(db_default=0)  # 1: somebody waits for the answer
+    rungs = models.JSONField(default=list, db_default=[])  # the ladder's rungs taken: [{on, do, step, reason, ...}], oldest first
+    paused_by = models.UUIDField(null=True)  # the kill switch that holds it
     cancel_requested = models.BooleanField(db_default=False)
     outcome = models.CharField(max_length=24, null=True)  # noqa: DJ001 - null until terminal, distinct from empty
     stop = models.JSONField(null=True)  # {limit, value, used, by, step}
@@ -67,7 +70,9 @@ class Run(models.Model):
             )
         ]
         indexes: ClassVar = [
-            models.Index(fields=["available_at"], condition=models.Q(state__in=[s.value for s in DUE]), name="run_due"),
+            models.Index(
+                fields=["tenant", "-priority", "available_at"], condition=models.Q(state__in=[s.value for s in DUE]), name="run_due"
+            ),
             models.Index(fields=["owner"], condition=models.Q(owner__isnull=False), name="run_owner"),
             models.Index(fields=["tenant", "-id"], name="run_by_tenant"),
             models.Index(fields=["tenant", "state", "-id"], name="run_by_state"),
@@ -94,8 +99,13 @@ class RunInput(models.Model):
     traceparent = models.CharField(max_length=64, blank=True, default="")
     retry_of = models.UUIDField(null=True)  # the run whose applied writes are answered from their recorded results
 
+    action = models.JSONField(null=True)  # one call decided by a person instead of a model: {kind, tool, args, of}
+    callback = models.JSONField(null=True)  # {url, secret_name}
+    input_key = models.CharField(max_length=64, db_default="")  # sha256 of the normalised question; empty: never answered from cache
+
     class Meta:
         db_table = "run_input"
+        indexes: ClassVar = [models.Index(fields=["input_key"], condition=~models.Q(input_key=""), name="run_input_key")]
 
 
 class Canary(models.Model):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from console.postgres import Cluster
+from tests.bench import validation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
@@ -38,6 +39,7 @@ def main() -> None:
             in_flight(url, environment)
     finally:
         cluster.destroy()
+    validation.main()
     for sockets in ("100", "1000"):
         subprocess.run([sys.executable, "-m", "tests.bench.live", sockets], cwd=ROOT, check=True, timeout=300)
 

@@ -105,6 +105,29 @@ def test_a_tool_that_cannot_be_used_is_refused_with_the_reason(
     assert Tool.objects.count() == ToolVersion.objects.count() == 0
 
 
+@pytest.mark.mission("P2.2")
+def test_what_the_lint_says_is_part_of_a_tools_record(desk: Desk) -> None:
+    loose = TOOL | {"input_schema": {"type": "object", "properties": {"note": {"type": "string"}}, "required": ["note"]}}
+    made = desk.platform.put("/tools/create_ticket", loose).json()
+    assert [(f["severity"], f["code"], f["path"]) for f in made["lint"]] == [
+        ("warning", "open_object", "/input_schema/additionalProperties"),
+        ("warning", "unbounded_text", "/input_schema/properties/note"),
+        ("warning", "no_output_schema", "/output_schema"),
+    ]
+    assert all(set(f) == {"code", "severity", "path", "message"} and f["message"] for f in made["lint"])
+    assert desk.viewer.get("/tools/create_ticket").json()["lint"] == made["lint"]
+
+
+@pytest.mark.mission("P2.2")
+def test_applying_a_document_answers_what_the_lint_says_of_each_tool(desk: Desk) -> None:
+    for dry_run in ("?dry_run=true", "", ""):  # the third time nothing changes, and the tools are as loose as before
+        body = desk.platform.post(f"/config/apply{dry_run}", DOCUMENT).json()
+        (told,) = [change for change in body["changes"] if change["kind"] == "tool"]
+        assert {f["code"] for f in told["lint"]} == {"nothing_required", "no_output_schema", "unbounded_number"}
+        assert body["lint"] == {"error": 0, "warning": 3, "info": 0}
+        assert all("lint" not in change for change in body["changes"] if change["kind"] != "tool")
+
+
 def test_a_private_address_is_fine_once_it_is_listed(desk: Desk) -> None:
     EgressAllow.objects.create(host_port="10.0.0.7:80")
     assert desk.platform.put("/tools/x", TOOL | {"adapter": {"kind": "http", "url": "http://10.0.0.7/x"}}).status_code == 201

@@ -307,9 +307,17 @@ def test_verbs_that_are_not_built_are_refused_by_name(world: World, api: Caller,
     assert refusal(api.post(f"/runs/{run.run_id}/explode")) == (404, "not_found")
 
 
-def test_a_callback_is_refused_as_long_as_nobody_calls_back(api: Caller) -> None:
-    answer = api.post("/runs", ORDER | {"callback": {"url": "https://example.com", "secret_name": "s"}})
-    assert refusal(answer) == (422, "not_supported") and answer.json()["key"] == "callback"
+@pytest.mark.parametrize(
+    ("callback", "code"),
+    [
+        ({"url": "https://example.com/", "secret_name": "s"}, "callback_secret_missing"),
+        ({"url": "http://127.0.0.1:9/", "secret_name": "s"}, "egress_refused"),
+        ({"url": "https://me@example.com/", "secret_name": "s"}, "validation"),
+        ("https://example.com/", "validation"),
+    ],
+)
+def test_a_callback_that_cannot_be_made_is_refused(api: Caller, callback: Any, code: str) -> None:
+    assert refusal(api.post("/runs", ORDER | {"callback": callback})) == (422, code)
     assert Run.objects.count() == 0
 
 
@@ -383,6 +391,8 @@ SCOPED = [
     ("GET", "/unknowns", "runs:read"),
     ("GET", "/unknowns/{unknown}", "runs:read"),
     ("POST", "/unknowns/{unknown}/resolve", "approvals:decide"),
+    ("GET", "/runs/{run}/deliveries", "runs:read"),
+    ("POST", "/deliveries/msg_x/redeliver", "runs:write"),
 ]
 
 
@@ -400,7 +410,7 @@ def test_every_call_of_the_api_is_held_to_a_scope() -> None:
     """A new route belongs into SCOPED above."""
 
     def shape(path: str) -> str:
-        return re.sub(r"<str:\w+>|\{\w+\}|(?<=/)(x|rel_x)(?=/|$)|(?<=/)(fork|promote)$", "*", "/" + path.lstrip("/"))
+        return re.sub(r"<str:\w+>|\{\w+\}|(?<=/)(x|rel_x|msg_x)(?=/|$)|(?<=/)(fork|promote)$", "*", "/" + path.lstrip("/"))
 
     held = {(method, shape(route)) for method, route, _ in SCOPED}
     for pattern in api_urls.urlpatterns:

@@ -147,13 +147,9 @@ def test_what_the_document_may_not_say_is_refused_with_its_path(change: dict[str
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        ({"platform": {"ceilings": {"cost_usd_per_day": 5}}}, "platform.ceilings"),
-        ({"tenants": [{"slug": "a"}, {"slug": "b", "ceilings": {"concurrent_runs": 5}}]}, "tenants[1].ceilings"),
-        ({"agents": [{"name": "a", "ceilings": {"cost_usd_per_day": 5}}]}, "agents[0].ceilings"),
         ({"agents": [{"name": "a", "release": {"ladder": [{"on": "loop", "do": "stop"}]}}]}, "agents[0].release.ladder"),
         ({"agents": [{"name": "a", "release": {"memory": {"session": True}}}]}, "agents[0].release.memory"),
         ({"agents": [{"name": "a", "release": {"models": {"critique": {"model": "m"}}}}]}, "agents[0].release.models.critique"),
-        ({"models": [{"name": "m", "max_concurrency": 4}]}, "models[0].max_concurrency"),
         ({"tools": [{"name": "t", "preview": {"a": 1}}]}, "tools[0].preview"),
         ({"tools": [{"name": "t", "compensate": {"a": 1}}]}, "tools[0].compensate"),
         ({"tools": [{"name": "t", "adapter": {"kind": "mcp", "server": "s", "tool": "t"}}]}, "tools[0].adapter.kind"),
@@ -381,6 +377,25 @@ def test_the_command_prints_what_it_changes_and_then_that_nothing_did(
     call_command("apply", str(file))
     assert capsys.readouterr().out == "Applied: 11 unchanged.\n"
     assert "desk-secret" not in told
+
+
+@pytest.mark.mission("P2.2")
+def test_the_command_prints_what_the_lint_says_below_the_tool_it_says_it_of(
+    db: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = parts()["tools"][0] | {"adapter": {"kind": "http", "url": "https://desk.example.com/"}, "description": "\u202eOpen."}
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"tools": [block | {"credential": ""}]}))
+    call_command("apply", str(file))
+    assert capsys.readouterr().out.splitlines() == [
+        "+ tool create_ticket",
+        "    !! error   invisible_text /description: holds characters that cannot be seen: U+202E",
+        "    !  warning nothing_required /input_schema/required: no argument is required: name those that are",
+        "    !  warning no_output_schema /output_schema: results are not checked: say what they look like",
+        "Applied: 1 created. The lint of these tools says: 1 error, 2 warnings.",
+    ]
+    call_command("apply", str(file))
+    assert capsys.readouterr().out == "Applied: 1 unchanged.\n"
 
 
 @pytest.mark.parametrize("text", ["tenants: [", "rules: [{name: r}]", "colour: red"])

@@ -179,6 +179,18 @@ def test_a_run_that_waits_for_something_else_says_for_what(world: World, client:
     assert 'class="callout wait' in page_of(client, run)
 
 
+@pytest.mark.mission("P5.1")
+def test_a_cost_that_nobody_knows_is_never_shown_as_nothing(world: World, client: Client) -> None:
+    run = over(running(world), unpriced=True)
+    turn(run, 1, tokens_in=100)
+    page = words(page_of(client, run, sel="1"))
+    assert "Cost unknown / $0.080" in page and "Cost unknown: no price is set for this model" in page
+    free = over(running(world))
+    turn(free, 1)
+    page = words(page_of(client, free, sel="1"))
+    assert "Cost $0.00 / $0.080" in page and "Cost unknown" not in page
+
+
 def test_gauges_show_used_and_limit_and_an_unpriced_cost_is_partial(world: World, client: Client) -> None:
     run = over(
         running(world), step=5, cost_micro=80_000, unpriced=True, tool_calls=3, tokens_in=41_200, deadline_at=Now() + timedelta(seconds=8)

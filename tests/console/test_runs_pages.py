@@ -67,6 +67,16 @@ def test_runs_are_listed_newest_first_with_what_people_ask_about(world: World, c
     assert "Second line" not in page
 
 
+@pytest.mark.mission("P5.1")
+def test_a_cost_without_a_known_price_is_a_lower_bound_or_unknown_and_never_nothing(world: World, client: Client) -> None:
+    ended(queued(world), cost_micro=43_000, unpriced=True)
+    page = html(client.get("/runs/"))
+    assert "the cost is a lower bound" in page and "No model call had a known price" not in page
+    ended(queued(world), unpriced=True)
+    page = html(client.get("/runs/"))
+    assert 'title="No model call had a known price">unknown<' in page and "$0.00" not in page
+
+
 def test_another_tenants_runs_are_not_there_and_a_platform_admin_sees_them(world: World, client: Client) -> None:
     other = make_world("globex", "other-agent")
     foreign = queued(other)

@@ -120,7 +120,28 @@ def test_a_tools_page_shows_its_version_and_what_is_too_loose(world: World) -> N
     page = text(browser(world.operator), "/tools/create_ticket/")
     assert "Version 2" in page and "Open &lt;b&gt;one&lt;/b&gt; ticket." in page
     assert "POST https://desk.example.com/tickets" in page and "egress" in page
-    assert "unnamed arguments are let through" in page and "a write takes any string" in page
+
+
+@pytest.mark.mission("P2.2")
+def test_a_tools_page_says_how_grave_each_finding_is_in_words(world: World) -> None:
+    answer = browser(world.operator).get("/tools/create_ticket/")
+    assert [(each["number"], each["word"]) for each in answer.context["lint"]["tally"]] == [(5, "Warning")]
+    page = answer.content.decode()
+    for part in ("5 warnings", "unnamed arguments are let through", "/input_schema/properties/account_id", "free_id"):
+        assert part in page
+    assert page.count("<b>Warning</b>") == 5 and page.count("#i-triangle-alert") >= 6
+    read = browser(world.operator).get("/tools/search_docs/")
+    assert [(each["number"], each["word"]) for each in read.context["lint"]["tally"]] == [(5, "Info")]
+    tight = {"type": "object", "properties": {}, "additionalProperties": False}
+    catalog.put(None, "tight", ToolSpec.model_validate(BLOCK | {"input_schema": tight, "output_schema": tight}))
+    assert "Nothing is too loose." in text(browser(world.operator), "/tools/tight/")
+
+
+def test_what_a_schema_hides_is_spelt_out_on_the_page(world: World) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "description": "\u202eevil <b>"}}, "additionalProperties": False}
+    catalog.put(None, "hiding", ToolSpec.model_validate(BLOCK | {"input_schema": schema}))
+    page = text(browser(world.operator), "/tools/hiding/")
+    assert "cannot be seen: U+202E" in page and "\u202e" not in page and "evil <b>" not in page
 
 
 def test_recent_calls_lead_to_their_runs_and_stay_in_the_tenant(world: World) -> None:

@@ -56,12 +56,16 @@ class Nursery:
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
-    def start(self, points: str = "", *, lease: float = 2.0, slots: int = 100, modest: bool = False) -> Forked:
-        """`modest`: it takes over nobody's runs and never polls, so that only its own case happens in it."""
+    def start(
+        self, points: str = "", *, lease: float = 2.0, slots: int = 100, modest: bool = False, clock: tuple[float, ...] = ()
+    ) -> Forked:
+        """`modest`: it takes over nobody's runs and never polls, so that only its own case happens in it.
+
+        `clock`: seconds by which its wall clock is wrong; several: it steps from one to the next each half second."""
         self.made += 1
         log = self.logs / f"engine-{self.made}.log"
         log.touch()
-        order = {"points": points, "lease": lease, "slots": slots, "modest": modest, "log": str(log)}
+        order = {"points": points, "lease": lease, "slots": slots, "modest": modest, "log": str(log), "clock": clock}
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(order) + "\n")
         pid = int(self.process.stdout.readline())
@@ -110,6 +114,8 @@ def be_engine(order: dict[str, Any], module: Any, command: Any) -> None:
         if order["modest"]:
             module.POLL_S = 3600.0
             module.TAKEOVER = module.TAKEOVER.replace("where r.owner is not null", "where false")
+        if order["clock"]:
+            set_clock(order["clock"])
         from runs import failpoints
 
         failpoints.arm(order["points"])
@@ -121,6 +127,27 @@ def be_engine(order: dict[str, Any], module: Any, command: Any) -> None:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def set_clock(offsets: list[float]) -> None:
+    """Everything in this process that asks for the time of day gets a wrong answer. The monotonic clock is left alone."""
+    import datetime as dt
+
+    true = time.time
+
+    def wrong() -> float:
+        return true() + offsets[int(true() * 2) % len(offsets)]
+
+    class Wrong(dt.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return dt.datetime.fromtimestamp(wrong(), tz)
+
+    time.time, time.time_ns = wrong, lambda: int(wrong() * 1e9)
+    ours = ("runs", "tools", "tenants", "approvals", "console", "django")
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ours and vars(module).get("datetime") is dt.datetime:
+            module.datetime = Wrong  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runs.inference import tokens
-from runs.inference.openai import body_of, complete, retry_after
+from runs.inference.openai import body_of
+from runs.inference.providers import complete
 from runs.inference.types import ModelEndpoint, ModelFailure, ModelReply, ModelRequest, Price, ToolAsk, ToolOffer
+from runs.inference.wire import retry_after
 from tools.definitions import Credential, ErrorClass, RetryPolicy
 from tools.egress import Egress
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runs.inference import tokens
-from runs.inference.openai_reply import MAX_TEXT, parse
+from runs.inference.openai_reply import parse
+from runs.inference.reply import MAX_TEXT
 from runs.inference.types import ModelFailure, ModelReply, ModelRequest, ToolAsk, ToolOffer
 from tools.definitions import ErrorClass
 

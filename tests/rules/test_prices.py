@@ -30,10 +30,16 @@ def test_a_price_of_nothing_is_a_price():
 
 
 @pytest.mark.parametrize("model", ["sim-small", "", "\x00", "gpt-4o-mini-nonsense", "text-embedding-3-small", "x" * 10_000])
-@pytest.mark.parametrize("provider", ["openai", "nobody"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "nobody"])
 def test_an_unknown_model_is_unpriced_and_not_free(provider, model):
     assert price_of(provider, model) is None
     assert price_of(provider, model, Decimal(1), None) is None
+
+
+def test_models_of_both_wires_are_in_the_catalogue():
+    assert price_of("openai", "gpt-4o-mini") == Price(Decimal("0.15"), Decimal("0.6"))
+    assert price_of("anthropic", "claude-sonnet-4-20250514") == Price(Decimal("3"), Decimal("15"))
+    assert price_of("anthropic", "claude-3-5-haiku-latest", None, Decimal("9")) == Price(Decimal("0.8"), Decimal("9"))
 
 
 def test_a_price_with_steps_takes_the_dearest():
@@ -42,7 +48,7 @@ def test_a_price_with_steps_takes_the_dearest():
 
 
 def test_the_catalogue_is_not_loaded_by_importing():
-    look = "import sys, runs.inference.prices, runs.inference.openai; sys.exit('genai_prices' in sys.modules)"
+    look = "import sys, runs.inference.prices, runs.inference.providers; sys.exit('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0
 
 

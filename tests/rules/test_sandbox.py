@@ -15,8 +15,8 @@ import yaml
 from console.sandbox.fixtures import start
 from console.sandbox.handbook import search
 from console.sandbox.world import args_sha256
-from tools.definitions import Effect
-from tools.schemas import lint
+from tools.lint import findings
+from tools.spec import ToolSpec
 
 TICKET = {"account_id": "acct_1001", "priority": "urgent", "summary": "charged twice"}
 TICKETS = "/desk/tickets"
@@ -606,7 +606,10 @@ async def test_tools_taken_away_on_the_way_end_the_story_truthfully(desk: Client
 def test_the_demo_s_schemas_are_closed_and_pass_the_lint(name: str) -> None:
     for schema in (TOOLS[name]["input_schema"], TOOLS[name]["output_schema"]):
         assert schema["additionalProperties"] is False
-        assert lint(schema, Effect(TOOLS[name]["effect"])) == []
+    block = {key: part for key, part in TOOLS[name].items() if key != "name"}
+    block["adapter"] = {"kind": "http", "url": "https://desk.example.com/"}
+    block.pop("verify", None)
+    assert findings(name, ToolSpec.model_validate(block)) == ()
 
 
 def test_the_demo_names_only_what_it_defines() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runs.spec import NotSupported, ReleaseSpec, Tightening, limits
+from runs.limits import Tightening
+from runs.spec import NotSupported, ReleaseSpec, limits
 from tenants.errors import Refused
 from tools.spec import ToolSpec, destination, private_host_port
 
@@ -75,7 +76,6 @@ def test_what_a_tool_may_not_say_is_refused_with_its_path(change: dict[str, Any]
     [
         {"preview": {"a": 1}},
         {"compensate": {"a": 1}},
-        {"adapter": {"kind": "mcp"}},
     ],
 )
 def test_what_is_not_built_is_refused_as_such(change: dict[str, Any]) -> None:

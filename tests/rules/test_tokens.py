@@ -38,23 +38,41 @@ def test_odd_content_is_counted_too(content):
 
 
 def test_a_believable_count_is_taken_as_it_is():
-    assert judge({"prompt_tokens": 123, "completion_tokens": 45}) == (123, 45, False)
-    assert judge({"prompt_tokens": 123.0, "completion_tokens": 45.0}) == (123, 45, False)
+    assert judge((123, 45)) == (123, 45, False)
+    assert judge((123.0, 45.0)) == (123, 45, False)
 
 
-@pytest.mark.parametrize("usage", [None, [], "12", 3, {}, {"prompt_tokens": None, "completion_tokens": "7"}])
+@pytest.mark.parametrize("usage", [(None, None), ([], {}), ("12", "7"), (None, "7")])
 def test_an_absent_count_is_replaced_by_ours(usage):
     assert judge(usage) == (tokens.estimate(HELLO), 10, True)
 
 
 @pytest.mark.parametrize("wrong", [-1, 0, 10**9, 10**400, True, 1.5, math.nan, math.inf, "12", None, [1], {}])
 def test_each_side_that_cannot_be_true_is_replaced_by_ours(wrong):
-    assert judge({"prompt_tokens": wrong, "completion_tokens": 45}) == (tokens.estimate(HELLO), 45, True)
-    assert judge({"prompt_tokens": 123, "completion_tokens": wrong}) == (123, 10, True)
+    assert judge((wrong, 45)) == (tokens.estimate(HELLO), 45, True)
+    assert judge((123, wrong)) == (123, 10, True)
 
 
 def test_nothing_produced_may_be_counted_as_nothing():
-    assert judge({"prompt_tokens": 123, "completion_tokens": 0}, produced=0) == (123, 0, False)
+    assert judge((123, 0), produced=0) == (123, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sum_"),
+    [
+        ((), 0),
+        ((7, None, None), 7),
+        ((7, 20, 300), 327),
+        ((7.0, 1), 8),
+        ((7, -1), None),
+        ((7, True), None),
+        ((7, "1"), None),
+        ((7, 10**400), None),
+        ((math.nan,), None),
+    ],
+)
+def test_counts_that_come_apart_are_added_unless_one_is_none(parts, sum_):
+    assert tokens.total(*parts) == sum_
 
 
 @given(st.text())

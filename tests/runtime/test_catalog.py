@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from django.db import InternalError, ProgrammingError, transaction
+from django.db import DatabaseError, InternalError, ProgrammingError, connections, transaction
 
 from tenants import controls
 from tenants.actors import Actor
@@ -85,6 +85,59 @@ def test_a_block_that_was_there_before_brings_its_version_back(acme: Tenant) -> 
     catalog.put(None, "create_ticket", spec(timeout_s=2))
     back, changed = catalog.put(None, "create_ticket", spec())
     assert (back, changed, ToolVersion.objects.count()) == (first, True, 2)
+
+
+CHANGES: dict[str, Any] = {
+    "adapter": {"kind": "http", "url": "https://desk.example.com/other"},
+    "description": "Open one ticket.",
+    "effect": "irreversible",
+    "idempotency": "none",
+    "input_schema": {"type": "object", "properties": {"a": {"type": "number"}}, "additionalProperties": False},
+    "output_schema": {"type": "object"},
+    "timeout_s": 2,
+    "retry": {"max_attempts": 1},
+    "labels": ["egress"],
+    "duplicate_when": "status == 410",
+    "credential": "desk-token",
+    "verify": {"adapter": {"kind": "http", "url": "https://desk.example.com/find"}, "applied_when": "result.found"},
+    "effect_key": "ticket:{a}",
+    "effect_window_s": 60,
+    "idempotency_window_s": 60,
+}
+
+
+@pytest.mark.mission("P12.1")
+@pytest.mark.parametrize("field", CHANGES)
+def test_every_field_that_decides_what_a_call_does_makes_a_new_version(acme: Tenant, field: str) -> None:
+    first, _ = catalog.put(None, "create_ticket", spec())
+    second, _ = catalog.put(None, "create_ticket", spec(**{field: CHANGES[field]}))
+    assert (second.number, second.sha256 != first.sha256) == (2, True)
+    first.refresh_from_db()
+    assert first.sha256 == spec().sha256("create_ticket") != spec().sha256("create_tickets")
+
+
+@pytest.mark.mission("P12.1")
+def test_who_sees_a_tool_and_the_order_in_which_things_are_written_make_no_new_version(acme: Tenant) -> None:
+    assert set(CHANGES) == set(ToolSpec.model_fields) - {"tenants"}
+    first, _ = catalog.put(None, "create_ticket", spec(labels=["money", "egress"]))
+    schema = dict(reversed(spec().input_schema.items()))
+    same, changed = catalog.put(None, "create_ticket", spec(labels=["egress", "money", "egress"], tenants=["acme"], input_schema=schema))
+    assert (same, changed) == (first, True)
+    catalog.set_enabled(None, "create_ticket", False)
+    assert Tool.objects.get(name="create_ticket").current == first and ToolVersion.objects.count() == 1
+
+
+@pytest.mark.mission("P12.1")
+@pytest.mark.django_db(databases=["default", "owner"])
+@pytest.mark.parametrize("change", ["update tools_toolversion set description = 'x'", "delete from tools_toolversion"])
+def test_not_even_the_owner_of_the_tables_changes_a_version(change: str) -> None:
+    with transaction.atomic(using="owner"):
+        tool = Tool.objects.using("owner").create(name="pinned")
+        fields = {"description": "d", "effect": "read", "adapter": {}, "input_schema": {}, "timeout_s": 1, "sha256": "0" * 64}
+        ToolVersion.objects.using("owner").create(tool=tool, number=1, **fields)
+        with pytest.raises(DatabaseError, match="tools_toolversion is append only"), transaction.atomic(using="owner"):
+            connections["owner"].cursor().execute(change)
+        transaction.set_rollback(True, using="owner")
 
 
 @pytest.mark.parametrize("change", ["update tools_toolversion set description = 'x'", "delete from tools_toolversion"])
@@ -169,6 +222,47 @@ def test_a_schema_that_cannot_be_used_is_refused_with_the_findings(acme: Tenant)
     assert error.fields["findings"][0]["path"].startswith("/output_schema")
     refused("bad_schema", catalog.put, None, "t", spec(input_schema={"type": "object", "$ref": "https://schemas.example.com/a"}))
     assert not Tool.objects.exists()
+
+
+OPEN: dict[str, Any] = {"input_schema": {"type": "object", "properties": {"note": {"type": "string"}}}}
+
+
+@pytest.mark.mission("P2.2")
+def test_looseness_is_told_and_does_not_keep_a_write_out_but_what_cannot_be_undone_must_be_tight(acme: Tenant) -> None:
+    version, _ = catalog.put(None, "loose", spec(**OPEN))
+    assert {f.code for f in catalog.findings(version)} == {"open_object", "nothing_required", "unbounded_text", "no_output_schema"}
+    error = refused("bad_schema", catalog.put, None, "final", spec(**OPEN, effect="irreversible"))
+    assert [f["code"] for f in error.fields["findings"]] == ["irreversible_open_object", "irreversible_unbounded_text"]
+    assert "/input_schema/properties/note: " in error.message and error.status == 422
+    assert list(Tool.objects.values_list("name", flat=True)) == ["loose"]
+
+
+@pytest.mark.mission("P2.2")
+def test_a_version_from_before_the_lint_stays_usable_and_its_next_one_is_held_to_it(acme: Tenant) -> None:
+    block = spec(**OPEN, effect="irreversible")
+    tool = Tool.objects.create(name="final")
+    old = catalog.add_version(tool, block, block.sha256("final"))
+    assert catalog.put(None, "final", block) == (old, True)
+    assert catalog.put(None, "final", block) == (old, False)
+    refused("bad_schema", catalog.put, None, "final", spec(**OPEN, effect="irreversible", timeout_s=2))
+
+
+@pytest.mark.mission("P2.2")
+@pytest.mark.parametrize("name", ["Create_Ticket", "create-ticket", "create_t1cket"])
+def test_a_new_tool_whose_name_only_looks_like_another_is_refused(acme: Tenant, name: str) -> None:
+    catalog.put(None, "create_ticket", spec())
+    assert "create_ticket" in refused("bad_name", catalog.put, None, name, spec()).message
+    assert catalog.put(None, "create_ticket", spec(timeout_s=2))[1]
+    Tool.objects.create(name=name)  # as registered before there was a lint
+    assert catalog.put(None, name, spec())[1]
+
+
+def test_a_schema_that_is_too_deep_for_a_digest_is_refused_like_any_other(acme: Tenant) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(1000):
+        deep = {"items": deep}
+    Tool.objects.create(name="t")
+    refused("bad_schema", catalog.put, None, "t", spec(input_schema=deep))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "é", "x" * 65, "a\n"])

@@ -81,7 +81,7 @@ def test_odd_but_storable_text_is_kept_as_it_is(world, text):
         ({"input": "x" * INPUT_MAX}, "input_too_large"),
         ({"input": "ä" * (INPUT_MAX // 2)}, "input_too_large"),
         ({"metadata": {"k": "x" * 17_000}}, "metadata_too_large"),
-        ({"callback": {"url": "https://example.org"}}, "not_supported"),
+        ({"callback": {"url": "https://example.org/", "secret_name": "none"}}, "callback_secret_missing"),
         ({"agent": "nobody"}, "not_found"),
         ({"release": "rel_01ARZ3NDEKTSV4RRFFQ69G5FAV"}, "not_found"),
         ({"release": "nonsense"}, "not_found"),

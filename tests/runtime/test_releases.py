@@ -237,6 +237,13 @@ def test_a_model_is_changed_in_place_and_the_change_is_told_by_field(agent: Agen
     assert (entry.action, entry.before["price_input"], entry.after["price_input"]) == ("model.updated", None, "0.15")
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_a_model_speaks_one_of_the_wires_that_are_built(agent: Agent, provider: str) -> None:
+    assert runs_catalog.put_model(None, "other", model(provider=provider))[0].provider == provider
+    with pytest.raises(ValidationError):
+        model(provider="another")
+
+
 def test_a_model_at_a_private_address_is_refused_until_it_is_listed(agent: Agent) -> None:
     near = model(base_url="http://127.0.0.1:9009/v1")
     assert code(runs_catalog.put_model, None, "near", near) == ("egress_refused", 422)
@@ -244,7 +251,7 @@ def test_a_model_at_a_private_address_is_refused_until_it_is_listed(agent: Agent
     assert runs_catalog.put_model(None, "near", near)[0].base_url == "http://127.0.0.1:9009/v1"
 
 
-@pytest.mark.parametrize("change", [{"max_concurrency": 4}, {"provider": "anthropic"}])
+@pytest.mark.parametrize("change", [{"max_concurrency": 4}])
 def test_what_is_not_enforced_for_models_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(Refused) as caught:
         model(**change)

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import cel
 
+from tools import places
 from tools.canonical import dumps, loads_limited
 from tools.definitions import NO_CONTENT, CallContext, Credential, ErrorClass, Reply, ToolDefinition, keyed
 from tools.egress import Egress, EgressFailure, Exchange, Request, build_request
 
-_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
 _MIN_REDACTED: Final = 6  # a shorter secret would blank out ordinary text
 _MAX_MESSAGE: Final = 500
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,3})?")
@@ -26,7 +26,7 @@ _NOT_DUPLICATE: Final = frozenset({401, 403, 408, 425, 429})
 
 
 class HttpAdapter:
-    """`{"kind": "http", "url": …, "method": "POST"}`. GET sends the arguments as the query, all others as the body."""
+    """`{"kind": "http", "url": …, "method": "POST", "place": {…}}`; `tools.places` says where arguments go."""
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
@@ -34,6 +34,8 @@ class HttpAdapter:
     async def send(self, definition: ToolDefinition, args: bytes, parsed: Mapping[str, Any], context: CallContext) -> Reply:
         try:
             request = _request(definition, args, parsed, context)
+        except places.Unplaceable as fault:
+            return Reply(ErrorClass.VALIDATION, message=str(fault))
         except ValueError as fault:
             return Reply(ErrorClass.POLICY, message=str(fault))
         try:
@@ -44,7 +46,7 @@ class HttpAdapter:
                 fresh=definition.mutating and not keyed(definition, context),
             )
         except EgressFailure as failure:
-            return _failed(definition, context, failure)
+            return failed(definition, context, failure)
         return classify(definition, context, exchange)
 
 
@@ -53,16 +55,14 @@ def _request(definition: ToolDefinition, args: bytes, parsed: Mapping[str, Any],
     url, method = definition.adapter.get("url"), definition.adapter.get("method", "POST")
     if not isinstance(url, str) or method not in _METHODS:
         raise ValueError("the HTTP adapter needs a url and a known method")
-    headers = _headers(context)
+    placed = places.put(url, method, definition.adapter.get("place") or {}, args, parsed)
     try:
-        if method == "GET":
-            return build_request(method, _with_query(url, parsed), headers=headers)
-        return build_request(method, url, headers=headers, json_bytes=args)
+        return build_request(method, placed.url, headers={**placed.headers, **call_headers(context)}, json_bytes=placed.body)
     except UnicodeError:
         raise ValueError("a header of this call cannot be sent") from None
 
 
-def _headers(context: CallContext) -> dict[str, str]:
+def call_headers(context: CallContext) -> dict[str, str]:
     headers = _credential(context.credential) if context.credential is not None else {}
     headers["X-Signalbox-Run"] = context.run_id
     headers["X-Signalbox-Step"] = str(context.step)
@@ -85,20 +85,10 @@ def _credential(credential: Credential) -> dict[str, str]:
     return {credential.header: credential.secret}
 
 
-def _with_query(url: str, parsed: Mapping[str, Any]) -> str:
-    pairs = [
-        (name, item if isinstance(item, str) else dumps(item).decode())
-        for name, value in parsed.items()
-        for item in (value if isinstance(value, list) else [value])
-        if item is not None
-    ]
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(pairs)}" if pairs else url
-
-
 def classify(definition: ToolDefinition, context: CallContext, exchange: Exchange) -> Reply:
     """The table: status, body and effect -> a class. Ambiguous classes are narrowed by `definitions.settle`."""
-    status, raw = exchange.status, _redacted(exchange.body, context.credential)
-    if status == 204:
+    status, raw = exchange.status, exchange.body
+    if status == 204 or (200 <= status < 300 and definition.adapter.get("method") == "HEAD"):
         return Reply(value=NO_CONTENT, status=status)
     try:
         body = loads_limited(raw) if raw else None
@@ -106,8 +96,8 @@ def classify(definition: ToolDefinition, context: CallContext, exchange: Exchang
         body = None
     if 200 <= status < 300:
         return _answered(raw, body, status)
-    error = _refusal(definition, context, status, body)
-    wait = _retry_after(exchange.headers.get("retry-after")) if status in (429, 503) else None
+    error = refusal(definition, context, status, body)
+    wait = retry_after(exchange.headers.get("retry-after")) if status in (429, 503) else None
     return Reply(error, body, _said(status, raw, body), status, wait)
 
 
@@ -117,7 +107,7 @@ def _answered(raw: bytes, body: Any, status: int) -> Reply:
     return Reply(value=body, status=status)
 
 
-def _refusal(definition: ToolDefinition, context: CallContext, status: int, body: Any) -> ErrorClass:
+def refusal(definition: ToolDefinition, context: CallContext, status: int, body: Any) -> ErrorClass:
     if status in (408, 425) or status >= 500:
         return ErrorClass.TIMEOUT if status == 408 else ErrorClass.TRANSIENT_UPSTREAM
     if status == 429:
@@ -155,7 +145,7 @@ def holds(expression: str, facts: dict[str, Any]) -> bool:
         return False
 
 
-def _failed(definition: ToolDefinition, context: CallContext, failure: EgressFailure) -> Reply:
+def failed(definition: ToolDefinition, context: CallContext, failure: EgressFailure) -> Reply:
     """By phase: before a connection nothing was sent; after it only a status already received says more."""
     if failure.reason == "refused":
         return Reply(ErrorClass.POLICY, message=failure.message)
@@ -167,14 +157,14 @@ def _failed(definition: ToolDefinition, context: CallContext, failure: EgressFai
     elif 200 <= failure.status < 300:  # it said "done" before the body broke
         error = ErrorClass.TIMEOUT if timed_out and not definition.mutating else ErrorClass.INVALID_OUTPUT
     else:
-        error = _refusal(definition, context, failure.status, None)
+        error = refusal(definition, context, failure.status, None)
     return Reply(error, message=failure.message, status=failure.status)
 
 
-def _redacted(raw: bytes, credential: Credential | None) -> bytes:
+def redacted(raw: bytes, credential: Credential | None) -> bytes:
     if credential is None or len(credential.secret) < _MIN_REDACTED:
         return raw
-    return raw.replace(credential.secret.encode(), b"[redacted]")
+    return raw.replace(credential.secret.encode(), f"[credential {credential.name}]".encode())
 
 
 def _said(status: int, raw: bytes, body: Any) -> str:
@@ -196,7 +186,7 @@ def dumps_or_empty(value: Any) -> str:
         return ""
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds from now; None when absent or unreadable."""
     if value is None:
         return None

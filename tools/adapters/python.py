@@ -5,6 +5,7 @@ kept from outside: the parent kills the child's process group and starts another
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -19,8 +20,10 @@ from tools.canonical import dumps, loads_limited
 from tools.definitions import CallContext, ErrorClass, Reply, ToolDefinition
 from tools.registry import module_names
 
+_log = logging.getLogger(__name__)
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_S: Final = 20.0  # for the imports of the tool modules
+_PRINTED: Final = 8192  # bytes; a longer line of the log is broken up
 _LINE: Final = 6 * MAX_ANSWER + 4096  # JSON escapes may make a character six bytes
 
 
@@ -81,6 +84,7 @@ class _Child:
         self._closed = False
         self._numbers = count(1)
         self._endings: set[asyncio.Task[int]] = set()
+        self._relays: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         if self._starting is None and not self._closed:
@@ -150,13 +154,17 @@ class _Child:
             *(str(self._memory_bytes), str(os.getpid())),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             env=_environment(self._modules),
             start_new_session=True,
             limit=_LINE,
         )
         if self._closed:
             return {}
-        assert process.stdout is not None
+        assert process.stdout is not None and process.stderr is not None
+        relay = asyncio.create_task(_relay(process.stderr))
+        self._relays.add(relay)
+        relay.add_done_callback(self._relays.discard)
         greeting = loads_limited(await process.stdout.readline())
         return greeting if isinstance(greeting, dict) else {}
 
@@ -168,6 +176,21 @@ class _Child:
             await starting
         if self._endings:
             await asyncio.wait(self._endings)
+        for relay in self._relays:  # a grandchild in a session of its own may hold the pipe for ever
+            relay.cancel()
+
+
+async def _relay(printed: asyncio.StreamReader) -> None:
+    """What a tool prints, and the tracebacks of what it raises, go to our log line by line: the log leaves secrets out."""
+    rest = b""
+    while chunk := await printed.read(_PRINTED):
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _PRINTED:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            _log.info("%s", line.decode("utf-8", "replace"))
+    if rest:
+        _log.info("%s", rest.decode("utf-8", "replace"))
 
 
 def _environment(modules: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 SIGTERM to all of its processes makes it hang for ever, and SIGKILL of an idle worker may stop its whole work without ending it.
 So it gets a process group of its own, only its main process hears a signal, and a row that one of its schedules writes every
-minute says whether it still works."""
+minute says whether it still works. The courier of the outbox runs in a thread of this process: no hung cluster delays a message."""
 
 import contextlib
 import ctypes
@@ -25,6 +25,7 @@ from django.db.models import Max
 from django.db.models.functions import Now
 
 from console import tasks as console_tasks
+from console.notify import Background
 from runs import tasks
 from runs.models import Canary
 
@@ -44,7 +45,12 @@ class Command(BaseCommand):
         watch = Watch([sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"], Path(settings.HOME))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: watch.ask_to_stop())
-        watch.run()
+        courier = Background()
+        courier.start()
+        try:
+            watch.run()
+        finally:
+            courier.stop()
 
 
 def schedule() -> None:

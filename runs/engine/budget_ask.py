@@ -1,0 +1,73 @@
+"""Pause and ask: a run that met a limit waits in `waiting_budget` until a person grants more of it, or does not."""
+
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from approvals import gate
+from approvals.digest import digest
+from approvals.models import Approval
+from runs import grants
+from runs.events import Kind, event
+from runs.history import append
+from runs.models import Run
+from runs.states import RunState
+from tools import canonical
+
+from . import people, rulings
+from .flight import JSON, Flight, Intent
+from .services import Services
+
+
+async def ask(f: Flight, e: Services, entry: JSON) -> bool:
+    """Ask for more of the limit that the run met, and let go of it. False: it was cancelled."""
+    if f.pending.events or f.pending.changed:
+        await f.commit(Intent())
+    f.asking = None
+    plan = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls]
+    if not await e.orm(open_request, f.id, f.fence, f.entry, f.release.agent, question_of(f, entry), plan, people.expiry_s(f)):
+        f.cancel = True
+        return False
+    f.entry += 1
+    return True
+
+
+def question_of(f: Flight, entry: JSON) -> JSON:
+    """What is asked for, beside what was spent. Amounts in USD are decimal strings."""
+    limit = entry["limit"]
+    value = f.limits.max_cost_micro / 1e6 if limit == "max_cost_usd" else getattr(f.limits, limit)
+    used = entry.get("used", entry.get("share", 0) * value)
+    spent = {"cost_usd": f"{f.used.cost_micro / 1e6:.6f}", "steps": f.used.steps, "tool_calls": f.used.tool_calls, "writes": f.used.writes}
+    add = grants.proposal(limit, value, float(used))
+    return {"add": add, "limit": limit, "value": value, "used": used, "spent": spent, "step": entry["step"]}
+
+
+@transaction.atomic
+def open_request(run_id: UUID, fence: int, entry: int, agent: str, question: JSON, plan: list[JSON], expires_s: float) -> bool:
+    """False, and nothing is written: a cancel was asked for. Raises Stale."""
+    run = people.held(run_id, fence, entry)
+    if run.cancel_requested:
+        return False
+    args = canonical.dumps(question)
+    sealed = digest(
+        tenant=str(run.tenant_id), run=str(run.id), call=f"{question['step']}.budget", tool_version="",
+        args_sha256=rulings.digest_of(args), destination="", effect=Approval.Kind.BUDGET, key=str(entry),
+    )  # fmt: skip
+    approval = gate.request(
+        tenant_id=run.tenant_id, run_id=run.id, step=question["step"], ord=0, agent=agent, tool="", tool_version_id=None,
+        effect=Approval.Kind.BUDGET, args=args, digest=sealed, risk="normal", why=f"The run met {question['limit']}.", evidence=plan,
+        starter_id=run.starter_id, needed=1, expires_s=expires_s, kind=Approval.Kind.BUDGET,
+    )  # fmt: skip
+    data = {"approval_id": approval.approval_id, "digest": sealed, "needed": 1, "limit": question["limit"]}
+    append(
+        run,
+        [
+            event(Kind.APPROVAL_REQUESTED, step_id=question["step"], ord=0, data=data),
+            event(Kind.RUN_PARKED, step_id=question["step"], data={"state": RunState.WAITING_BUDGET, "reason": "budget"}),
+        ],
+    )
+    Run.objects.filter(id=run.id).update(
+        entry=entry + 1, state=RunState.WAITING_BUDGET, owner=None, hold_until=None, seq=run.seq, waiting_since=Now()
+    )
+    return True
