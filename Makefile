@@ -21,7 +21,7 @@ run: $(V)/installed ## start everything and print the address and the logins; Ct
 
 test: $(V)/installed-dev ## all tests on an embedded PostgreSQL (TESTS=path for a part)
 	@bash tests/chromium.sh
-	@$(V)/bin/pytest $(TESTS) --ignore=tests/bench -m "not services" $(ARGS)
+	@$(V)/bin/pytest $(TESTS) --ignore=tests/bench -m "not services and not system" $(ARGS)
 
 check: $(V)/installed-dev ## lint, types, imports, migrations, templates, vendored files
 	$(V)/bin/ruff check .
@@ -47,7 +47,7 @@ test-services: $(V)/installed-dev ## the tests that need a PostgreSQL 15 and a R
 	@bash tests/services.sh $(ARGS)
 
 test-system: $(V)/installed-dev ## against other people's programs from npm and Debian
-	@if [ -f tests/system.sh ]; then bash tests/system.sh $(ARGS); else echo "not_supported: tests/system.sh is not written yet" >&2; exit 1; fi
+	@$(V)/bin/pytest tests/system -m system $(ARGS)
 
 lock: $(UV) ## write requirements.lock and requirements-dev.lock anew from pyproject.toml
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements-dev.lock

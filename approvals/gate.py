@@ -142,7 +142,7 @@ def withdraw(approval_id: UUID, reason: str) -> bool:
 
 def least_role(approval: Approval) -> Role:
     """Who may decide: operators, and for high risk or what cannot be undone approvers."""
-    grave = approval.risk != "normal" or approval.effect not in ("read", "write", Approval.Kind.BUDGET)
+    grave = approval.risk != "normal" or approval.effect not in ("read", "write", Approval.Kind.BUDGET, Approval.Kind.ANSWER)
     return Role.APPROVER if grave else Role.OPERATOR
 
 

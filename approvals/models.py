@@ -20,6 +20,7 @@ class Approval(models.Model):
 
     class Kind(models.TextChoices):
         CALL = "call"  # one call of a tool
+        ANSWER = "answer"  # the run's final answer, before anybody gets it
         BUDGET = "budget"  # more of the run's limits; `args` says how much of which
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .tracks import Call, Send, Track
 
+FROM_STORE = {"earlier_answer": "An earlier answer", "what_was_found": "What was found"}
+VERDICTS = {"pass": "pass", "fail": "fail", "unreadable": "no readable verdict", "unavailable": "not to be had"}
+
 
 def step_kind(calls: list[Call]) -> str:
     kinds = {call.kind for call in calls}
@@ -17,13 +20,27 @@ def step_title(calls: list[Call], role: str) -> str:
             tools[call.name] = tools.get(call.name, 0) + 1
     if tools:
         return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in tools.items())
+    if role == "store":
+        return FROM_STORE.get(calls[0].name, "From what is stored")
+    if role == "critique":
+        return "Critique"
     if calls[0].state != "done":
         return "Model call"
     return "Answer" if not calls[0].asked else (role or "Plan").capitalize()
 
 
+def verdict_title(verdict: str) -> str:
+    """ "Critique: fail"; the reasons are in its reply."""
+    return f"Critique: {VERDICTS.get(verdict, verdict)}"
+
+
 def step_label(calls: list[Call], state: str) -> tuple[str, str]:
-    words = {"waiting_approval": ("waiting for a person", "w"), "unknown": ("outcome unknown", "f"), "blocked": ("blocked", "f")}
+    words = {
+        "waiting_approval": ("waiting for a person", "w"),
+        "drafted": ("kept as a draft", "w"),
+        "unknown": ("outcome unknown", "f"),
+        "blocked": ("blocked", "f"),
+    }
     if state in words:
         return words[state]
     if state == "failed_not_applied":
@@ -31,11 +48,15 @@ def step_label(calls: list[Call], state: str) -> tuple[str, str]:
     return (f"{calls[0].name} · {thousands(sum(c.tokens for c in calls))} tok" if calls[0].tokens else calls[0].name), ""
 
 
+BLOCKED = {"loop": "stopped, it repeats an earlier call", "critique": "stopped by the critique"}
+
+
 def call_label(call: Call, track: Track, state: str) -> tuple[str, str]:
     words = {
         "waiting_approval": ("waiting for a person", "w"),
         "unknown": ("outcome unknown", "f"),
-        "blocked": (spoken(call.error) if call.error else "not sent", "f"),
+        "drafted": ("not sent, kept as a draft", "w"),
+        "blocked": (BLOCKED.get(call.error or "", spoken(call.error)) if call.error else "not sent", "f"),
         "failed_not_applied": (f"{spoken(call.error)} · not applied" if call.ord and call.kind == "write" else spoken(call.error), "f"),
         "retrying": (f"{spoken(call.error)} · will be tried again", "f"),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .metrics import Hour, ToolHealth
+from .spending import Day
 
 Figure = dict[str, Any]
 PARTS: tuple[tuple[str, str, Callable[[Hour], int], str, str], ...] = (  # key, name, count, colour, pattern
@@ -59,6 +60,19 @@ def costs(hours: Sequence[Hour]) -> Figure:
     }
 
 
+def spend(days: Sequence[Day], ceiling_micro: int | None) -> Figure:
+    """USD by day (UTC), with the ceiling of a day where there is one."""
+    x = [f"{day.at:%b} {day.at.day}" for day in days]
+    paid = [round(day.cost_micro / 1e6, 6) for day in days]
+    data = [bars(x, paid, "Cost", "--c1", "")]
+    if ceiling_micro is not None:
+        data.append(line(x, [ceiling_micro / 1e6] * len(x), "Ceiling of a day", "--c5", "dash") | {"mode": "lines"})
+    return {
+        "data": data,
+        "layout": {"xaxis": {"type": "category", "nticks": 7}, "yaxis": {"tickprefix": "$"}, "margin": {"l": 56, "r": 14, "t": 10, "b": 26}},
+    }
+
+
 def tool_errors(tools: Sequence[ToolHealth], worst: int = 6) -> Figure:
     """Error rate of the `worst` tools in percent, the highest on top."""
     if not tools:
@@ -89,7 +103,7 @@ def tool_errors(tools: Sequence[ToolHealth], worst: int = 6) -> Figure:
     }
 
 
-def bars(x: list[str], y: list[int], name: str, colour: str, pattern: str) -> Figure:
+def bars(x: list[str], y: Sequence[float], name: str, colour: str, pattern: str) -> Figure:
     drawn = {"shape": pattern, "size": 5, "solidity": 0.28, "fillmode": "overlay", "fgcolor": "--surface", "fgopacity": 0.85}
     return {"type": "bar", "name": name, "x": x, "y": y, "marker": {"color": colour, "pattern": drawn if pattern else {}}}
 

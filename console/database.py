@@ -7,7 +7,15 @@ from django.db import connections
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-APPEND_ONLY = ("event", "tenants_auditentry", "approvals_approvaldecision", "runs_release", "tools_toolversion", "runs_observation")
+APPEND_ONLY = (
+    "event",
+    "tenants_auditentry",
+    "approvals_approvaldecision",
+    "runs_release",
+    "tools_toolversion",
+    "runs_observation",
+    "tools_policyversion",
+)
 
 
 def plain_roles() -> set[str]:

@@ -126,7 +126,8 @@ PEOPLE_RULES = (
     ),
     Rule(
         "approval_nobody_needs", "People are asked about a call that does not wait for them.", "Void the approval.",
-        approvals("pending", "(r.state not in ('waiting_approval', 'paused') or c.state is distinct from 'waiting_approval')"), "apr",
+        approvals("pending", """case a.kind when 'budget' then r.state not in ('waiting_budget', 'paused')
+            else r.state not in ('waiting_approval', 'paused') or c.state is distinct from 'waiting_approval' end"""), "apr",
     ),
     Rule(
         "approval_overdue", "An approval's time was over minutes ago, and it still waits.", "Check that engines or jobs run.",
@@ -134,11 +135,17 @@ PEOPLE_RULES = (
     ),
     Rule(
         "approval_never_used", "An approval was given and the run ended without using or voiding it.", "Void the approval.",
-        approvals("approved", f"r.state in {ENDED}"), "apr",
+        approvals("approved", f"a.kind = 'call' and r.state in {ENDED}"), "apr",
     ),
     Rule(
         "approval_used_for_nothing", "An approval is consumed, but its call was never sent.",
-        "Find what consumed it outside of the dispatch.", approvals("consumed", "c.dispatched_at is null"), "apr",
+        "Find what consumed it outside of the dispatch.", approvals("consumed", "a.kind = 'call' and c.dispatched_at is null"), "apr",
+    ),
+    Rule(
+        "budget_nobody_can_grant", "A run waits for more of its budget, and not exactly one request for it is open.",
+        "Cancel the run and start it again.",
+        runs("""r.state = 'waiting_budget' and 1 <> (select count(*) from approvals_approval a
+            where a.run_id = r.id and a.kind = 'budget' and a.state = 'pending')"""),
     ),
 )  # fmt: skip
 
@@ -168,13 +175,22 @@ CALL_RULES = (
             and d.idem_key = c.idem_key and (d.run_id, d.step, d.ord) <> (c.run_id, c.step, c.ord)))"""),
     ),
     Rule(
+        "draft_sent", "A call that was kept as a draft was sent all the same.",
+        "Treat it as an incident: a person was told that nothing had been sent.",
+        calls("""c.ord > 0 and c.effect <> 'read' and exists (select from event d where d.run_id = c.run_id and d.kind = 'call_drafted'
+            and (d.payload->>'step_id')::int = c.step and (d.payload->>'ord')::int = c.ord
+            and (c.state not in ('blocked', 'failed_not_applied') or exists (select from event s where s.run_id = c.run_id and s.seq > d.seq
+                and s.kind = 'tool_call_started' and (s.payload->>'step_id')::int = c.step and (s.payload->>'ord')::int = c.ord)))"""),
+    ),
+    Rule(
         "fence_behind", "A call was written under a fence that its run has not reached.",
         "Find what lowered the run's fence: an old engine could write again.", calls("c.fence > r.fence"),
     ),
     Rule(
         "no_answer", "A run succeeded, but the step named as its answer has none.", "Find what ended the run.",
         runs("""r.state = 'succeeded' and not exists (select from call c where c.run_id = r.id and c.step = r.answer_step and c.ord = 0
-            and c.state = 'done' and c.result is not null)"""),
+            and c.state = 'done' and c.result is not null)
+            and not exists (select from run_input i where i.run_id = r.id and i.action is not null)"""),
     ),
 )  # fmt: skip
 
@@ -190,8 +206,28 @@ COUNT_RULES = (
         counted("(r.tokens_in, r.tokens_out) <> (s.tokens_in, s.tokens_out)"),
     ),
     Rule(
+        "billed_without_a_model", "A step that no model took has tokens or a cost.", "Correct the call and the run.",
+        """select s.run_id, s.step::text from step s join call c on c.run_id = s.run_id and c.step = s.step and c.ord = 0
+            where s.run_id = any(%(runs)s) and s.role in ('store', 'action') and (c.cost_micro, c.tokens_in, c.tokens_out) <> (0, 0, 0)""",
+    ),
+    Rule(
         "counters", "A run's counts of tool calls and writes are not those of its calls.", "Correct the run from its calls.",
         counted("(r.tool_calls, r.writes) <> (s.sent, s.writes)"),
+    ),
+)  # fmt: skip
+
+CEILING_RULES = (
+    Rule(
+        "held_and_reserved_disagree", "What a ceiling's window holds is not the sum of what runs reserved in it.",
+        "Find what wrote around `tenants.quotas`, then set the window's sum to that of its reservations.",
+        """select s.id from (select * from tenants_spending order by id desc limit 2000) s where s.reserved_micro
+            <> (select coalesce(sum(x.micro), 0) from tenants_reservation x where x.spending_id = s.id)""",
+    ),
+    Rule(
+        "held_after_the_end", "A run has ended and still holds room under a ceiling, and no settlement waits to be folded.",
+        "Give it back: write its settlement (run and cost), and the next sweep folds it.",
+        f"""select distinct r.id from tenants_reservation x join run r on r.id = x.run_id where r.state in {ENDED}
+            and not exists (select from tenants_settlement t where t.run_id = r.id)""",
     ),
 )  # fmt: skip
 
@@ -231,4 +267,4 @@ PLACE_RULES = (
     ),
 )  # fmt: skip
 
-RULES = (*WAITING_RULES, *HISTORY_RULES, *PEOPLE_RULES, *CALL_RULES, *COUNT_RULES, *PLACE_RULES)
+RULES = (*WAITING_RULES, *HISTORY_RULES, *PEOPLE_RULES, *CALL_RULES, *COUNT_RULES, *CEILING_RULES, *PLACE_RULES)

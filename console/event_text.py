@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import limits, rungs
+
 Payload = Mapping[str, Any]
 
 BAD = ("model_call_failed", "tool_call_failed", "tool_call_unknown", "policy_violated", "budget_exceeded", "deadline_exceeded")
-WAITS = ("approval_requested", "run_parked", "retry_scheduled")
+WAITS = ("approval_requested", "run_parked", "retry_scheduled", "call_held", "rung_entered", "loop_detected", "call_drafted")
 
 
 def text(kind: str, payload: Payload) -> str:
@@ -76,7 +78,8 @@ def policy(payload: Payload, data: Payload) -> list[str]:
 
 def requested(payload: Payload, data: Payload) -> list[str]:
     needed = data.get("needed", 1)
-    return [subject(payload), f"needs {needed} {'person' if needed == 1 else 'people'}"]
+    about = f"more {limits.name_of(data['limit'])}" if data.get("limit") else subject(payload)
+    return [about, f"needs {needed} {'person' if needed == 1 else 'people'}"]
 
 
 def decided(payload: Payload, data: Payload) -> list[str]:
@@ -97,7 +100,12 @@ def scheduled(payload: Payload, data: Payload) -> list[str]:
 
 
 def fallback(payload: Payload, data: Payload) -> list[str]:
-    return [f"{data.get('from')} → {data.get('to')}", spoken(payload.get("error_type"))]
+    return [f"{data.get('from')} → {data.get('to')}", spoken(payload.get("error_type") or data.get("reason"))]
+
+
+def held(payload: Payload, data: Payload) -> list[str]:
+    why = {"breaker_open": "the breaker of its host is open", "no_room": "enough is in flight at its host"}.get(str(data.get("reason")), "")
+    return [subject(payload), why, f"for {data['wait_ms'] / 1000:.1f} s" if data.get("wait_ms") else ""]
 
 
 def limit(payload: Payload, data: Payload) -> list[str]:
@@ -106,6 +114,39 @@ def limit(payload: Payload, data: Payload) -> list[str]:
         f"{data.get('used')} of {data.get('value')}" if data.get("used") is not None else "",
         str(data.get("by") or ""),
     ]
+
+
+def rung(payload: Payload, data: Payload) -> list[str]:
+    return [rungs.words(data)]
+
+
+def missed(payload: Payload, data: Payload) -> list[str]:
+    return [rungs.words({**data, "missed": True})]
+
+
+def went_round(payload: Payload, data: Payload) -> list[str]:
+    seen = f"same answer as in step {data['seen']}" if data.get("seen") else ""
+    return [subject(payload), f"asked {data['times'] + 1} times" if data.get("times") else "", seen]
+
+
+def critique(payload: Payload, data: Payload) -> list[str]:
+    many = data.get("reasons") or 0
+    about = f"{data.get('checks') or 'answer'} of step {data['of']}" if data.get("of") else ""
+    return [f"{spoken(data.get('verdict')) or 'no verdict'}", about, f"{many} reason{'' if many == 1 else 's'}" if many else ""]
+
+
+def granted(payload: Payload, data: Payload) -> list[str]:
+    return [by(data), *raised(data.get("limits") or {})]
+
+
+def raised(changed: Payload) -> list[str]:
+    """From the limits as they are kept: cost in millionths."""
+    out = []
+    for kept, change in changed.items():
+        name, scale = ("max_cost_usd", 1_000_000) if kept == "max_cost_micro" else (kept, 1)
+        before, after = (limits.figure(name, change[end] / scale if scale > 1 else change[end]) for end in ("from", "to"))
+        out.append(f"{limits.name_of(name)} from {before} to {after}")
+    return out
 
 
 def reconciled(payload: Payload, data: Payload) -> list[str]:
@@ -144,4 +185,12 @@ SENTENCES: Mapping[str, Callable[[Payload, Payload], list[str]]] = {
     "budget_exceeded": limit,
     "deadline_exceeded": limit,
     "fallback_activated": fallback,
+    "call_held": held,
+    "rung_entered": rung,
+    "rung_missed": missed,
+    "rung_left": lambda payload, data: [rungs.instead(data)],
+    "loop_detected": went_round,
+    "call_drafted": lambda payload, data: [subject(payload), "kept for a person, not sent"],
+    "critique_decided": critique,
+    "budget_granted": granted,
 }

@@ -59,7 +59,7 @@ def secret_of(message: Leased) -> str:
     if row is None:
         raise Unsendable("secret_missing")
     try:
-        secret = credentials.open(message.tenant_id, row.name, row.sealed)
+        secret = credentials.opened(row).secret
         webhooks.key_of(secret)
     except (credentials.Unreadable, ValueError):
         raise Unsendable("secret_unusable") from None
@@ -213,11 +213,15 @@ class Background:
     def start(self) -> None:
         self.thread.start()
 
-    def stop(self, timeout_s: float = 8.0) -> None:
+    def ask_to_stop(self) -> None:
+        """May be called from a signal handler."""
         self.over.set()
         if self.loop and self.courier:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self.loop.call_soon_threadsafe(self.courier.stop)
+
+    def stop(self, timeout_s: float = 8.0) -> None:
+        self.ask_to_stop()
         self.thread.join(timeout_s)
 
     def _keep(self) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from runs.events import Kind
-from runs.states import Outcome, RunState
+from runs.states import TERMINAL, Outcome, RunState
 from tools import canonical
 
 JSON = dict[str, Any]
@@ -47,6 +47,9 @@ class Story:
     sent: set[Place] = field(default_factory=set)  # tool calls that were sent at least once
     last_error: JSON | None = None
     answer_step: int | None = None
+    rungs: list[JSON] = field(default_factory=list)
+    drafts: list[str] = field(default_factory=list)
+    checked: dict[int, int] = field(default_factory=dict)  # the step of a critique -> the step that it checked
 
 
 def rebuild(events: Iterable[Mapping[str, Any]], calls: Iterable[Mapping[str, Any]]) -> JSON:
@@ -58,6 +61,7 @@ def rebuild(events: Iterable[Mapping[str, Any]], calls: Iterable[Mapping[str, An
         story.seq, story.run_id = event["seq"], event["run_id"]
         move(story, event)
         charge(story, event)
+        step_down(story, event)
     return record(story, {place(call["call_id"]): call for call in calls})
 
 
@@ -94,12 +98,24 @@ def charge(story: Story, event: Mapping[str, Any]) -> None:
         story.last_error = error_of(event["error_type"], event["step_id"], event["tool"])
 
 
+def step_down(story: Story, event: Mapping[str, Any]) -> None:
+    """The rungs of the ladder, critiques, and what was kept for a person on the way."""
+    if event["event"] == Kind.RUNG_ENTERED:
+        story.rungs.append(event["data"])
+    elif event["event"] == Kind.RUNG_MISSED:
+        story.rungs.append(event["data"] | {"missed": True})
+    elif event["event"] == Kind.CALL_DRAFTED:
+        story.drafts.append(event["call_id"])
+    elif event["event"] == Kind.CRITIQUE_DECIDED:
+        story.checked[event["step_id"]] = event["data"]["of"]
+
+
 def finish(story: Story, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     story.state, story.outcome = data["state"], data["outcome"]
     story.stop = data["stop"] if "stop" in data else {"by": data["by"], "step": story.step}  # the latter: ended by a person
     story.cancel_requested = story.cancel_requested or story.state == RunState.CANCELLED
     if story.state == RunState.SUCCEEDED:
-        story.answer_step = event["step_id"]
+        story.answer_step = story.checked.get(event["step_id"], event["step_id"])
 
 
 def error_of(error_type: str | None, step: int | None, tool: str | None) -> JSON:
@@ -107,9 +123,16 @@ def error_of(error_type: str | None, step: int | None, tool: str | None) -> JSON
     return {"error_type": error_type, "step": step} | ({"tool": tool} if tool else {})
 
 
+def degraded(story: Story) -> bool:
+    if story.state in TERMINAL:
+        return story.outcome == Outcome.COMPLETED_DEGRADED
+    return any(not rung.get("missed") for rung in story.rungs)
+
+
 def record(story: Story, calls: Mapping[Place, Mapping[str, Any]]) -> JSON:
     sent = [calls[at] for at in sorted(story.sent)]
-    answer = calls[(story.answer_step, 0)]["result"] if story.answer_step is not None else None
+    answered = None if story.answer_step is None else calls.get((story.answer_step, 0))  # a run of one call has none
+    answer = answered["result"] if answered else None
     cost = format(story.cost.normalize(), "f")
     return {
         "run_id": story.run_id,
@@ -117,7 +140,9 @@ def record(story: Story, calls: Mapping[Place, Mapping[str, Any]]) -> JSON:
         "release": story.release,
         "state": story.state,
         "outcome": story.outcome,
-        "degraded": story.outcome == Outcome.COMPLETED_DEGRADED,
+        "degraded": degraded(story),
+        "rungs": story.rungs,
+        "drafts": sorted(story.drafts, key=place),
         "stop": story.stop,
         "step": story.step,
         "seq": story.seq,

@@ -7,13 +7,19 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Q
+
 from approvals.models import Approval
+from runs.drafts import DRAFTED
+from runs.inference.tiers import ACTION, FROM_STORE
 from runs.models import Call, Event, Run, Step, Switch, UnknownWrite
-from runs.states import Outcome
+from runs.states import TERMINAL, Outcome
 from tenants.ids import encode
 
 JSON = dict[str, Any]
 RUN_ROWS = Run.objects.select_related("tenant", "release", "asked")
+UNBILLED = (ACTION, FROM_STORE)  # roles of turns that no model took
+ASKED = ("add", "limit", "value", "used", "spent")
 EVENT_FIELDS = ("model", "tool", "latency_ms", "input_tokens", "output_tokens", "result", "error_type", "retryable", "data")
 
 
@@ -26,13 +32,20 @@ def usd(micro: int | None) -> str | None:
     return None if micro is None else format((Decimal(micro) / 1_000_000).normalize(), "f")
 
 
-def tools_called(runs: Iterable[Run]) -> dict[UUID, list[str]]:
-    """Run -> the tools it sent calls to, in order, each once. One query for a page of runs."""
+def calls_of(runs: Iterable[Run]) -> tuple[dict[UUID, list[str]], dict[UUID, list[str]]]:
+    """Run -> the tools it sent calls to, in order, each once; run -> the ids of the calls that it kept for a person instead.
+
+    One query for a page of runs.
+    """
     called: dict[UUID, dict[str, None]] = {run.id: {} for run in runs}
-    rows = Call.objects.filter(run_id__in=called, ord__gt=0, attempt__gt=0).order_by("step", "ord").values_list("run_id", "name")
-    for run_id, name in rows:
-        called[run_id].setdefault(name)
-    return {run_id: list(names) for run_id, names in called.items()}
+    kept: dict[UUID, list[str]] = {run_id: [] for run_id in called}
+    rows = Call.objects.filter(Q(attempt__gt=0) | Q(error_class=DRAFTED), run_id__in=called, ord__gt=0).order_by("step", "ord")
+    for run_id, step, ord_, name, attempt, error in rows.values_list("run_id", "step", "ord", "name", "attempt", "error_class"):
+        if attempt:
+            called[run_id].setdefault(name)
+        if error == DRAFTED:
+            kept[run_id].append(call_id(encode("agt", run_id), step, ord_))
+    return {run_id: list(names) for run_id, names in called.items()}, kept
 
 
 def answers(runs: Iterable[Run]) -> dict[UUID, str]:
@@ -58,12 +71,19 @@ def tool_results(run: Run) -> list[JSON]:
     ]
 
 
+def is_degraded(run: Run) -> bool:
+    """It was answered on a rung, or stands on one now."""
+    if run.state in TERMINAL:
+        return run.outcome == Outcome.COMPLETED_DEGRADED
+    return any(not rung.get("missed") for rung in run.rungs)
+
+
 def run_records(runs: list[Run]) -> list[JSON]:
-    called, texts = tools_called(runs), answers(runs)
-    return [run_record(run, called[run.id], texts.get(run.id)) for run in runs]
+    (called, kept), texts = calls_of(runs), answers(runs)
+    return [run_record(run, called[run.id], texts.get(run.id), kept[run.id]) for run in runs]
 
 
-def run_record(run: Run, called: list[str], answer: str | None) -> JSON:
+def run_record(run: Run, called: list[str], answer: str | None, kept: list[str]) -> JSON:
     """The record of one run. `cost_partial`: a call had no known price, so the cost is a lower bound."""
     limits = run.asked.limits
     return {
@@ -84,7 +104,10 @@ def run_record(run: Run, called: list[str], answer: str | None) -> JSON:
         "last_error": run.last_error,
         "outcome": run.outcome,
         "stop": run.stop,
-        "degraded": run.outcome == Outcome.COMPLETED_DEGRADED,
+        "degraded": is_degraded(run),
+        "rungs": run.rungs,
+        "drafts": kept,
+        "action": run.asked.action,
         "usage": {
             "steps": run.step,
             "tool_calls": run.tool_calls,
@@ -146,7 +169,7 @@ def step_records(run: Run) -> list[JSON]:
         {
             "step": number,
             "role": steps[number].role if number in steps else None,
-            "model": calls[0].name,
+            "model": None if number in steps and steps[number].role in UNBILLED else calls[0].name,
             "calls": [call_record(run.run_id, call, tries.get((call.step, call.ord), [])) for call in calls],
         }
         for number, calls in grouped.items()
@@ -223,14 +246,17 @@ def unknown_record(case: UnknownWrite, call: Call | None) -> JSON:
 
 
 def approval_record(approval: Approval) -> JSON:
-    run_id = encode("agt", approval.run_id)
+    """`asked` is of a request for more budget, which has no call and no tool."""
+    run_id, of_budget = encode("agt", approval.run_id), approval.kind == Approval.Kind.BUDGET
     return {
         "approval_id": approval.approval_id,
+        "kind": approval.kind,
         "run_id": run_id,
         "step_id": approval.step,
-        "call_id": call_id(run_id, approval.step, approval.ord),
+        "call_id": None if of_budget else call_id(run_id, approval.step, approval.ord),
         "agent": approval.agent,
-        "tool": approval.tool,
+        "tool": approval.tool or None,
+        "asked": {name: value for name, value in json.loads(bytes(approval.args)).items() if name in ASKED} if of_budget else None,
         "effect": approval.effect,
         "args": json.loads(bytes(approval.args)),
         "args_text": text_of(approval.args),

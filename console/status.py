@@ -41,6 +41,7 @@ CALL: Mapping[str, Look] = {
     "ready": Look("circle-dashed", "Ready", "idle", "May be sent."),
     "waiting_approval": Look("hand", "Waiting for approval", "wait", "Not sent; a person must decide first."),
     "blocked": Look("shield-alert", "Blocked", "fail", "Policy or a person refused it. It was not sent."),
+    "drafted": Look("pen-line", "Kept as a draft", "wait", "Not sent; a person may carry it out."),
     "dispatched": Look("loader-circle", "In progress", "run", "Sent; the answer is not here yet."),
     "retrying": Look("refresh-cw", "Retrying", "retry", "An attempt failed and another one follows."),
     "done": Look("circle-check", "Done", "ok", "Answered, and the answer is stored."),
@@ -84,6 +85,8 @@ BREAKER: Mapping[str, Look] = {
     "closed": Look("circle-check", "Closed", "ok", "Calls go through."),
     "half_open": Look("refresh-cw", "Half-open", "retry", "One call at a time tests whether the other side is back."),
     "open": Look("zap-off", "Open", "fail", "Calls are held back; the other side keeps failing."),
+    "held_open": Look("zap-off", "Held open", "fail", "A person holds calls back until it is reset."),
+    "held_closed": Look("play", "Held closed", "wait", "A person lets calls through, whatever comes back, until it is reset."),
 }
 
 INCIDENT: Mapping[str, Look] = {

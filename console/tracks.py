@@ -94,6 +94,8 @@ def close(send: Send, payload: Mapping[str, Any], data: Mapping[str, Any], at: f
 
 
 def state_of(call: Call, track: Track, over: bool) -> str:
+    if call.error == "drafted":
+        return "drafted"
     if track.pending and not over and call.state in ("failed_not_applied", "dispatched"):
         return "retrying"
     return call.state

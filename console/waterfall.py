@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from .captions import attempt_title, call_label, spoken, step_kind, step_label, step_title
+from .captions import attempt_title, call_label, spoken, step_kind, step_label, step_title, verdict_title
+from .rungs import Stay, stays
 from .status import look
 from .timescale import Gap, Scale, Tick
 from .tracks import Call, Event, Send, Track, read, span, state_of
@@ -23,8 +24,10 @@ LABEL = 44  # characters beside a bar
 ICONS = {"done": "check", "failed_not_applied": "x", "retrying": "refresh-cw"}
 TROUBLE = ("failed_not_applied", "unknown", "blocked")
 # the state of a step or a group is the first of these among its calls
-WORST_FIRST = ("waiting_approval", "unknown", "retrying", "dispatched", "ready", "failed_not_applied", "blocked", "abandoned", "done")
-NOTABLE = WORST_FIRST[:8]
+WORST_FIRST = (
+    "waiting_approval", "unknown", "retrying", "dispatched", "ready", "drafted", "failed_not_applied", "blocked", "abandoned", "done",
+)  # fmt: skip
+NOTABLE = WORST_FIRST[:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Waterfall:
     calls: int
     retries: int
     fallbacks: int
+    ladder: list[Stay]
     default: str  # the key to select: what blocks, else the last failure, else the last step; empty without steps
 
     @property
@@ -128,11 +132,22 @@ def draw(
     rows: list[Row] = []
     for step, group in groupby(calls, key=lambda call: call.step):
         rows += step_rows(step, list(group), roles.get(step, ""), tracks, lanes)
+    name_critiques(rows, events)
     finish(rows)
     retries = sum(max(0, len(track.sends) - 1) for track in tracks.values())
     fallbacks = sum(event.kind == "fallback_activated" for event in events)
     steps = len({call.step for call in calls})
-    return Waterfall(rows, scale.ticks(), scale.gaps, total, steps, len(calls), retries, fallbacks, chosen(rows))
+    ladder = stays(events, began, scale, total, over=over)
+    return Waterfall(rows, scale.ticks(), scale.gaps, total, steps, len(calls), retries, fallbacks, ladder, chosen(rows))
+
+
+def name_critiques(rows: Sequence[Row], events: Sequence[Event]) -> None:
+    """The step of a critique says its verdict."""
+    said = {event.payload.get("step_id"): event.payload.get("data") or {} for event in events if event.kind == "critique_decided"}
+    for row in rows:
+        if row.level == 1 and (data := said.get(int(row.key))):
+            row.title = verdict_title(str(data.get("verdict")))
+            row.trouble = row.trouble or data.get("verdict") != "pass"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,4 +39,5 @@ class Tightening(Strict):
     max_input_tokens: Annotated[int, Field(ge=1)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     max_cost_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    allowed_models: tuple[str, ...] | None = None  # of the release's; others are left out
     run_s: Seconds | None = None

@@ -84,9 +84,9 @@ def _tell(run: Run, approval: Approval, outcome: gate.Outcome, by: str, verdict:
     granted = []
     if approval.kind == Approval.Kind.BUDGET:
         granted = [grants.grant(run, approval, by, add)] if outcome is gate.Outcome.APPROVED else []
-    elif outcome is gate.Outcome.APPROVED:
+    elif approval.kind == Approval.Kind.CALL and outcome is gate.Outcome.APPROVED:
         _move_call(approval, state=CallState.READY, approval_id=approval.id)
-    elif outcome is gate.Outcome.REJECTED:
+    elif approval.kind == Approval.Kind.CALL and outcome is gate.Outcome.REJECTED:
         _block(approval, "approval_rejected", reason or "A person rejected this call.")
     data = {"approval_id": approval.approval_id, "by": by, "verdict": verdict, "state": approval.state}
     if reason:
@@ -131,7 +131,7 @@ def _move_call(approval: Approval, **values: Any) -> bool:
 def _go_on(run: Run, events: list[tuple[str, str]], *, decided: bool = True) -> None:
     """Write the events; queue the run if none of its calls waits for a person, its deadline moved on by the wait."""
     waits = Call.objects.filter(run_id=run.id, state=CallState.WAITING_APPROVAL).exists()
-    resume = decided if run.state == RunState.WAITING_BUDGET else run.state == RunState.WAITING_APPROVAL and not waits
+    resume = decided and run.state in WAITS and not waits
     if resume:
         requeue(run, events)
         return

@@ -120,4 +120,7 @@ def limits(spec: ReleaseSpec, tighter: Tightening | None = None) -> Limits:
     asked = tighter.model_dump(exclude_none=True) if tighter else {}
     if "max_cost_usd" in asked:
         asked["max_cost_micro"] = int(asked.pop("max_cost_usd") * 1_000_000)
+    if "allowed_models" in asked:
+        wanted, within = asked.pop("allowed_models"), values["allowed_models"] or spec.model_names()
+        values["allowed_models"] = tuple(name for name in wanted if name in within)
     return Limits(**(values | {key: min(value, values[key]) for key, value in asked.items()}))

@@ -12,10 +12,12 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from . import controls, credentials, keys, live_secrets
+from . import admin_ceilings, controls, credentials, keys, live_secrets
 from .by_tenant import SEEN_TENANTS, ByTenant, ReadOnly, tenants_where
 from .models import ApiKey, AuditEntry, Credential, EgressAllow, Member, Tenant, User
 from .roles import SCOPES, Role
+
+__all__ = ["admin_ceilings"]  # registers its page by being imported
 
 if TYPE_CHECKING:
     Form = forms.ModelForm[Any]

@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 
 from tenants.actors import Actor
 from tenants.by_tenant import SEEN_TENANTS, ByTenant, ReadOnly, tenants_where
@@ -16,7 +16,7 @@ from tenants.errors import Refused
 from tenants.models import Tenant, User
 from tenants.roles import Role
 
-from . import catalog, conditions, lint, permissions
+from . import catalog, conditions, lint, lookalikes, permissions
 from .models import Permission, Tool, ToolVersion
 
 if TYPE_CHECKING:
@@ -39,11 +39,15 @@ def acting(request: HttpRequest, tenant: Tenant | None) -> Actor:
 
 class VersionInline(Inline):
     model = ToolVersion
-    fields = ("number", "effect", "idempotency", "description", "timeout_s", "labels", "lint", "sha256", "created_at")
+    fields = ("number", "effect", "idempotency", "says", "timeout_s", "labels", "lint", "sha256", "created_at")
     readonly_fields = fields
     ordering = ("-number",)
     extra = 0
     can_delete = False
+
+    @admin.display(description="description")
+    def says(self, version: ToolVersion) -> str:
+        return lookalikes.spelled(version.description)
 
     @admin.display
     def lint(self, version: ToolVersion) -> str:
@@ -86,8 +90,7 @@ class ToolPage(ReadOnly):
     def lint(self, tool: Tool) -> str:
         found = catalog.findings(tool.current) if tool.current else ()
         lines = ((each.severity.capitalize(), each.message, each.path, each.code) for each in found)
-        said = format_html_join("", "<li><strong>{}</strong> {} <code>{}</code> ({})</li>", lines)
-        return format_html("<ul>{}</ul>", said) if found else "Nothing is too loose."
+        return format_html_join("", "<div><strong>{}</strong>: {} <code>{}</code> ({})</div>", lines) or "Nothing is too loose."
 
     @admin.action(description="Switch on", permissions=["view"])
     def enable(self, request: HttpRequest, queryset: QuerySet[Tool]) -> None:

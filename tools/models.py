@@ -159,3 +159,53 @@ class Breaker(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host_port} of {self.tenant_id}"
+
+
+class Rule(models.Model):
+    """A condition over a call (or a final answer) and everything its run did before. Only tightens what permissions say."""
+
+    class On(models.TextChoices):
+        CALL = "call"
+        ANSWER = "answer"  # the final answer: ask, or deny to withhold it
+
+    class Decision(models.TextChoices):
+        ASK = "ask"
+        DRAFT = "draft"
+        DENY = "deny"
+
+    name = models.CharField(max_length=64)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True)  # null: every tenant
+    on = models.CharField(max_length=8, choices=On.choices, default=On.CALL)
+    decision = models.CharField(max_length=8, choices=Decision.choices)
+    approvers = models.PositiveSmallIntegerField(default=1)
+    when = models.TextField()  # CEL over args, call, run, day and now; of an answer: answer, run, day and now
+    enabled = models.BooleanField(default=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="one_rule_per_name", nulls_distinct=False),
+            models.CheckConstraint(condition=models.Q(approvers__gte=1, approvers__lte=9), name="rule_approvers_1_to_9"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PolicyVersion(models.Model):
+    """All permissions and rules of one scope after one change. Append only; going back to one makes a new one."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True)  # null: the rows of every tenant
+    number = models.PositiveIntegerField()
+    document = models.JSONField()  # {permissions: [...], rules: [...]}
+    changed_by = models.CharField(max_length=150)
+    reason = models.CharField(max_length=1000, blank=True, default="")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "number"], name="one_policy_version_per_number", nulls_distinct=False)
+        ]
+
+    def __str__(self) -> str:
+        return f"policy v{self.number}"

@@ -10,7 +10,7 @@ from tenants.errors import Refused
 from tenants.models import Tenant
 from tenants.roles import Role
 
-from . import conditions
+from . import conditions, versions
 from .models import Permission, Tool
 
 
@@ -62,7 +62,7 @@ def save(actor: Actor | None, row: Permission, reason: str = "") -> bool:
     row.save()
     action = "permission.updated" if before else "permission.created"
     audit.append(actor, action, "permission", str(row.pk), was, now, reason, tenant=row.tenant)
-    bump(before, row)
+    changed(actor, reason, before, row)
     return True
 
 
@@ -71,8 +71,8 @@ def delete(actor: Actor | None, row: Permission, reason: str = "") -> None:
     if not may_edit(actor, row):
         raise not_yours()
     audit.append(actor, "permission.deleted", "permission", str(row.pk), as_json(row), None, reason, tenant=row.tenant)
-    bump(row)
     row.delete()
+    changed(actor, reason, row)
 
 
 def check(row: Permission) -> None:
@@ -99,14 +99,14 @@ def as_json(row: Permission | None) -> dict[str, Any] | None:
     }
 
 
-def bump(*rows: Permission | None) -> None:
-    """The tenants concerned; all of them as soon as one row is for every tenant."""
-    concerned = [row.tenant for row in rows if row is not None]
-    if None in concerned:
-        controls.bump(None)
-        return
-    for tenant in sorted({t for t in concerned if t is not None}, key=lambda t: t.id):
-        controls.bump(tenant)
+def changed(actor: Actor | None, reason: str, *rows: Permission | None) -> None:
+    """Engines of the tenants concerned decide anew (all of them as soon as one row is for every tenant), and the policy has a new
+    version."""
+    concerned = {row.tenant for row in rows if row is not None}
+    for scope in sorted(concerned, key=lambda tenant: str(tenant and tenant.id)):
+        versions.record(actor, scope, reason)
+    for scope in {None} if None in concerned else sorted(concerned, key=lambda tenant: str(tenant and tenant.id)):
+        controls.bump(scope)
 
 
 def not_yours() -> Refused:

@@ -61,10 +61,17 @@ def check_arguments(place: Mapping[str, str], schema: Mapping[str, Any]) -> None
     for name, where in place.items():
         if name not in known:
             raise ValueError(f"place: no argument is called {name}")
-        kind = known[name].get("type") if isinstance(known[name], Mapping) else None
-        plain = kind in SCALARS or (isinstance(known[name], Mapping) and ("enum" in known[name] or "const" in known[name]))
-        if where == "path" and (name not in required or not plain):
+        if where == "path" and (name not in required or not is_plain(known[name])):
             raise ValueError(f"place: {name} goes into the path, so it must be required and a text, a number or a boolean")
+
+
+def is_plain(schema: Any) -> bool:
+    """Whether only texts, numbers and booleans fit, as far as a type or a list of values says."""
+    if not isinstance(schema, Mapping):
+        return False
+    kinds = schema.get("type")
+    named = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []
+    return bool(named and set(named) <= SCALARS) or "enum" in schema or "const" in schema
 
 
 def put(url: str, method: str, place: Mapping[str, str], args: bytes, parsed: Mapping[str, Any]) -> Placed:

@@ -47,7 +47,7 @@ def find(actor: Actor, approval_id: str) -> Approval:
 class Approvals(APIView):
     @extend_schema(
         operation_id="list_approvals",
-        parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in ("state", "run_id", "tool", "cursor", "limit")],
+        parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in ("state", "kind", "run_id", "tool", "cursor", "limit")],
         responses=answers({200: listed(APPROVAL)}),
     )
     def get(self, request: Request) -> Response:
@@ -56,6 +56,8 @@ class Approvals(APIView):
         rows, query = visible(actor), request.query_params
         if state := query.get("state"):
             rows = rows.filter(state__in=state.split(","))
+        if kind := query.get("kind"):
+            rows = rows.filter(kind=kind)
         if run_id := query.get("run_id"):
             rows = rows.filter(run_id=paging.typed_id("agt", run_id, "run_id"))
         if tool := query.get("tool"):

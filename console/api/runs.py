@@ -1,22 +1,23 @@
-"""Runs over HTTP: accept, list, read, cancel, retry."""
+"""Runs over HTTP: accept, list, read, cancel, retry, extend."""
 
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, QuerySet
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
+from pydantic import BaseModel, ConfigDict, Field
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console import records
-from runs import intake, lifecycle
+from console import records, role_costs
+from runs import grants, intake, lifecycle, signoff
 from runs.models import Call, Event, Run
 from runs.states import Outcome, RunState
 from tenants.actors import Actor
@@ -24,7 +25,7 @@ from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 
 from . import paging
-from .schemas import EVENT, RUN, RUNS, STEP, TEXT, answers, listed, order_schema
+from .schemas import EVENT, RUN, RUNS, STEP, TEXT, answers, inline, listed, order_schema
 
 FILTERS = (
     "state",
@@ -42,6 +43,7 @@ FILTERS = (
     "limit",
 )
 PAGE_OF_EVENTS = 500
+ON_A_RUNG = Func(F("rungs"), template="jsonb_path_exists(%(expressions)s, '$[*] ? (!(@.missed == true))')", output_field=BooleanField())
 
 
 def visible(actor: Actor) -> "QuerySet[Run]":
@@ -61,8 +63,10 @@ def find(actor: Actor, run_id: str) -> Run:
 
 
 def record(run: Run) -> dict[str, Any]:
-    """The record of one run; alone, it also tells what its tools answered."""
-    return records.run_records([run])[0] | {"tool_results": records.tool_results(run)}
+    """The record of one run; alone, it also tells what its tools answered, and what each role cost."""
+    whole = records.run_records([run])[0] | {"tool_results": records.tool_results(run)}
+    whole["usage"] |= {"by_role": role_costs.record(run)}
+    return whole
 
 
 class Runs(APIView):
@@ -164,12 +168,37 @@ class Retry(APIView):
         return Response(record(records.RUN_ROWS.get(id=run.id)), status=202, headers={"Location": f"/api/v1/runs/{run.run_id}"})
 
 
+class Extension(BaseModel):
+    """The body of `extend`: how much is added to which limits, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    add: grants.More
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class Extend(APIView):
+    @extend_schema(
+        operation_id="extend_run",
+        description="Grant more to a run that waits in `waiting_budget`: a decision of its request, so it needs `approvals:decide`.",
+        request={"application/json": inline(Extension.model_json_schema(ref_template="#/$defs/{model}"))},
+        responses=answers({200: RUN}),
+    )
+    def post(self, request: Request, run_id: str) -> Response:
+        actor: Actor = request.auth  # type: ignore[assignment]
+        if not isinstance(request.data, dict):
+            raise Refused("validation", "The body must be a JSON object.", 422)
+        said = Extension.model_validate(request.data)
+        run = find(actor, run_id)
+        signoff.extend(actor, run.id, said.add, said.reason)
+        return Response(record(records.RUN_ROWS.get(id=run.id)))
+
+
 class NotBuilt(APIView):
     """Known verbs of a run whose enforcement is not built yet: refused, never accepted and ignored."""
 
     @extend_schema(
         operation_id="not_supported_yet",
-        description="`fork` and `extend` are known and not supported yet: 422 `not_supported`.",
+        description="`fork` is known and not supported yet: 422 `not_supported`.",
         request=None,
         responses=answers({}),
     )
@@ -177,7 +206,7 @@ class NotBuilt(APIView):
         actor: Actor = request.auth  # type: ignore[assignment]
         find(actor, run_id)
         actor.need("runs:write")
-        if verb not in ("fork", "extend"):
+        if verb != "fork":
             raise NotFound("verb")
         raise Refused("not_supported", f"{verb} is not supported yet.", 422, key=verb)
 
@@ -193,8 +222,8 @@ def filtered(rows: "QuerySet[Run]", query: dict[str, str]) -> "QuerySet[Run]":
 def is_degraded(text: str) -> Q:
     if text not in ("true", "false"):
         raise Refused("bad_degraded", "degraded is true or false.", 400)
-    degraded = Q(outcome=Outcome.COMPLETED_DEGRADED.value)
-    return degraded if text == "true" else ~degraded | Q(outcome=None)
+    degraded = Q(outcome=Outcome.COMPLETED_DEGRADED.value) | Q(Q(outcome=None) & Q(ON_A_RUNG))
+    return degraded if text == "true" else ~degraded
 
 
 def by_id(text: str) -> Q:

@@ -67,6 +67,13 @@ DRAFTS = record(
 )  # fmt: skip
 RELEASE = record("release_id agent sha256 created_at", wholes="number", objects="release tools", flags="live")
 AGENT = record("name", tenants=TEXTS, releases=TEXTS, live=RELEASE | {"type": ["object", "null"]})
+BREAKER = record("id tenant host_port state reason", "forced opened_at probe_at changed_by changed_at", "sends failures")
+NUMBER_OR_NULL = {"type": ["number", "null"]}
+MODEL = record(
+    "name provider model tier host_port", "cost_usd cost_usd_today", "in_flight calls sends", "retry price_per_mtok_usd",
+    timeout_s={"type": "number"}, max_concurrency=WHOLE_OR_NULL, error_rate=NUMBER_OR_NULL, p50_ms=NUMBER_OR_NULL, p95_ms=NUMBER_OR_NULL,
+    breakers={"type": "array", "items": BREAKER},
+)  # fmt: skip
 CHANGES = record(
     flags="dry_run", changes={"type": "array", "items": record("kind name action", fields=TEXTS, lint=LINT)},
     lint=record(wholes="error warning info"),
@@ -78,8 +85,8 @@ EVENT = record(
 STEP = record("", "role model", "step", calls=LIST)
 RUN = record(
     "run_id tenant agent release state mode deadline_at cost_usd created_at", "outcome ended_at session paused_by",
-    "step max_steps seq release_number", "user last_error stop usage limits input output metadata",
-    "cost_partial degraded cancel_requested", tools_called=TEXTS, tool_results=LIST,
+    "step max_steps seq release_number", "user last_error stop usage limits input output metadata action",
+    "cost_partial degraded cancel_requested", tools_called=TEXTS, tool_results=LIST, rungs=LIST, drafts=TEXTS,
 )  # fmt: skip
 RUNS = listed(RUN)
 SWITCH = record(
@@ -95,9 +102,13 @@ IMPACT = record(
 )
 SWITCH_WITH_IMPACT = SWITCH | {"properties": SWITCH["properties"] | {"impact": IMPACT, "since_on": COUNTED}}
 APPROVAL = record(
-    "approval_id run_id call_id agent tool effect args_text digest risk why state created_at expires_at", "void_reason",
-    "step_id needed", "args", evidence=LIST, decisions=LIST,
+    "approval_id kind run_id agent effect args_text digest risk why state created_at expires_at", "void_reason call_id tool",
+    "step_id needed", "args asked", evidence=LIST, decisions=LIST,
 )  # fmt: skip
+DRAFT = record("draft_id run_id call_id tool effect args_text why created_at", wholes="step_id", objects="args decided")
+REASON = {
+    "application/json": {"type": "object", "additionalProperties": False, "properties": {"reason": {"type": "string", "maxLength": 2000}}}
+}
 DECISION = {
     "application/json": {
         "type": "object",

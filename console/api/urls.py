@@ -5,7 +5,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from console.live.http import events_or_stream, submit_and_wait
 
-from . import approvals, ceilings, deliveries, docs, imports, registry, runs, switches, unknowns
+from . import approvals, ceilings, deliveries, docs, drafts, imports, models, registry, runs, switches, unknowns
 
 urlpatterns = [
     path("runs", submit_and_wait(runs.Runs.as_view())),
@@ -15,8 +15,12 @@ urlpatterns = [
     path("runs/<str:run_id>/cancel", runs.Cancel.as_view()),
     path("runs/<str:run_id>/retry", runs.Retry.as_view()),
     path("runs/<str:run_id>/deliveries", deliveries.Deliveries.as_view()),
+    path("runs/<str:run_id>/extend", runs.Extend.as_view()),
     path("runs/<str:run_id>/<str:verb>", runs.NotBuilt.as_view()),
     path("deliveries/<str:delivery_id>/redeliver", deliveries.Redeliver.as_view()),
+    path("drafts", drafts.Drafts.as_view()),
+    path("drafts/<str:draft_id>/carry-out", drafts.CarryOut.as_view()),
+    path("drafts/<str:draft_id>/dismiss", drafts.Dismiss.as_view()),
     path("approvals", approvals.Approvals.as_view()),
     path("approvals/<str:approval_id>", approvals.OneApproval.as_view()),
     path("approvals/<str:approval_id>/decision", approvals.Decide.as_view()),
@@ -33,6 +37,10 @@ urlpatterns = [
     path("tools/<str:name>/reject", imports.Reject.as_view()),
     path("imports/openapi", imports.FromOpenApi.as_view()),
     path("imports/mcp", imports.FromMcp.as_view()),
+    path("models", models.Models.as_view()),
+    path("models/<str:name>", models.OneModel.as_view()),
+    path("breakers", models.Breakers.as_view()),
+    path("breakers/<str:breaker_id>", models.OneBreaker.as_view()),
     path("agents", registry.Agents.as_view()),
     path("agents/<str:name>", registry.OneAgent.as_view()),
     path("agents/<str:name>/releases", registry.Releases.as_view()),

@@ -27,7 +27,7 @@ from runs.states import TERMINAL, RunState
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
-from . import run_callbacks, run_detail, run_facts
+from . import run_callbacks, run_detail, run_facts, run_limits
 from .session import signed_in
 
 MOST = 1_000_000
@@ -99,7 +99,7 @@ def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
         "title": title,
         "window_title": f"{look('run', run.state).label} · {run_facts.plain(title)}",
         "callouts": run_facts.callouts(run, actor),
-        "gauges": run_facts.gauges(run, now),
+        "gauges": run_limits.gauges(run, now),
         "took": (run.ended_at or now) - run.created_at,
         "may_cancel": writes and not over and not run.cancel_requested,
         "may_retry": writes and over and run.state != RunState.SUCCEEDED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,31 +12,25 @@ from django.db.models import Count, Q
 from django.urls import reverse
 
 from approvals.models import Approval, ApprovalDecision
+from console import limits
 from console.api import runs as api
 from console.status import look
-from console.templatetags.signalbox import byte_count, compact, duration, is_hidden, micros
+from console.switch_words import sentence
+from console.templatetags.signalbox import byte_count, is_hidden
 from console.tracks import Call, Event
 from console.waterfall import Waterfall, draw
 from runs.models import Call as CallRow
-from runs.models import Run, Step, UnknownWrite
+from runs.models import Run, Step, Switch, UnknownWrite
 from runs.states import TERMINAL, CallState, RunState
 from tenants.actors import Actor
 from tenants.errors import NotFound
 from tenants.ids import decode
 
+from . import run_limits
+
 SHOWN = 8 * 1024  # characters of a payload on the page; the rest is behind "Load full"
 TITLE = 90
 COLUMNS = ("step", "ord", "name", "effect", "state", "error_class", "decision", "tokens_in", "tokens_out")
-LIMITS: dict[str, tuple[str, Callable[[Any], str]]] = {  # limit of `stop` -> how it is called, and how its figures read
-    "max_steps": ("steps", str),
-    "max_tool_calls": ("tool calls", str),
-    "max_writes": ("writes", str),
-    "max_input_tokens": ("input tokens", compact),
-    "max_output_tokens": ("output tokens", compact),
-    "max_cost_usd": ("cost", lambda usd: micros(round(usd * 1_000_000))),
-    "run_s": ("wall clock", duration),
-    "allowed_models": ("models", str),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +44,6 @@ class Callout:
     expires: datetime | None = None
     url: str = ""
     action: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    name: str
-    used: float
-    limit: float
-    used_text: str
-    limit_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,42 +133,6 @@ def answer_of(run: Run) -> Payload | None:
     return text_payload(str(result.get("text", "")), "answer") if isinstance(result, dict) else None
 
 
-# budgets --------------------------------------------------------------------------------------------------------------
-
-
-def gauges(run: Run, now: datetime) -> list[Gauge]:
-    limits = run.asked.limits
-    tokens = max(
-        Gauge("Input tokens", run.tokens_in, limits["max_input_tokens"], compact(run.tokens_in), compact(limits["max_input_tokens"])),
-        Gauge("Output tokens", run.tokens_out, limits["max_output_tokens"], compact(run.tokens_out), compact(limits["max_output_tokens"])),
-        key=lambda gauge: gauge.used / gauge.limit if gauge.limit else 0,
-    )
-    spent = micros(run.cost_micro) if run.cost_micro or not run.unpriced else "unknown"  # an unknown price is never a cost of nothing
-    spent += " partial" if run.unpriced and run.cost_micro else ""
-    cost = Gauge("Cost", run.cost_micro, limits["max_cost_micro"], spent, micros(limits["max_cost_micro"]))
-    clock = clock_s(run, now)
-    return [
-        counted("Steps", run.step, limits["max_steps"]),
-        tokens,
-        cost,
-        Gauge("Wall clock", clock, limits["run_s"], duration(clock), duration(limits["run_s"])),
-        counted("Tool calls", run.tool_calls, limits["max_tool_calls"]),
-        counted("Writes", run.writes, limits["max_writes"]),
-    ]
-
-
-def counted(name: str, used: int, limit: int) -> Gauge:
-    return Gauge(name, used, limit, str(used), str(limit))
-
-
-def clock_s(run: Run, now: datetime) -> float:
-    """Seconds of the deadline that are used. It stands still while the run waits for people."""
-    until = run.ended_at or now
-    if run.waiting_since and run.ended_at is None and not run.asked.limits.get("count_waiting"):
-        until = run.waiting_since
-    return max(0.0, float(run.asked.limits["run_s"]) - (run.deadline_at - until).total_seconds())
-
-
 # what people must know first ------------------------------------------------------------------------------------------
 
 
@@ -194,7 +143,11 @@ def callouts(run: Run, actor: Actor) -> list[Callout]:
         return [failure(run), *unknown_writes(run)]
     if run.state == RunState.NEEDS_RECONCILIATION:
         return unknown_writes(run) or [waiting(run)]
-    if run.state in (RunState.WAITING_BUDGET, RunState.WAITING_TIMER, RunState.QUARANTINED, RunState.PAUSED):
+    if run.state == RunState.PAUSED and (switch := Switch.objects.select_related("tenant", "by").filter(pk=run.paused_by).first()):
+        return [held(switch), *unknown_writes(run)]
+    if run.state == RunState.WAITING_BUDGET:
+        return [asking_for_more(run, actor)]
+    if run.state in (RunState.WAITING_TIMER, RunState.QUARANTINED, RunState.PAUSED):
         return [waiting(run)]
     if run.state == RunState.CANCELLED:
         return [Callout("idle", "ban", "Cancelled", by_whom(run)), *unknown_writes(run)]
@@ -215,6 +168,18 @@ def asking(run: Run, actor: Actor) -> Iterable[Callout]:
         strong = f"Step {approval.step} wants to call {approval.tool}."
         url = reverse("approval", args=[approval.approval_id])
         yield Callout("wait", "hand", strong, " ".join(words), approval.expires_at, url, "Review approval")
+
+
+def asking_for_more(run: Run, actor: Actor) -> Callout:
+    """What the run has spent, what it did for it, and the way to the request."""
+    found = run_limits.request_of(run)
+    if found is None:
+        return waiting(run)
+    approval, question = found
+    strong, text = run_limits.asked_words(question)
+    if run.starter_id == actor.user.pk and not actor.platform_admin:
+        text += " You started this run, so somebody else must decide."
+    return Callout("wait", "wallet", strong, text, approval.expires_at, reverse("approval", args=[approval.approval_id]), "Review request")
 
 
 def unknown_writes(run: Run) -> list[Callout]:
@@ -242,21 +207,21 @@ def waiting(run: Run) -> Callout:
     return Callout(shown.tone, shown.icon, f"{shown.label}.", shown.description)
 
 
+def held(switch: Switch) -> Callout:
+    text = f"{sentence(switch)} by {switch.by.get_username()}: {switch.reason} The run goes on when the switch is lifted."
+    return Callout("wait", "circle-pause", "Paused by a kill switch.", text, None, reverse("switch", args=[str(switch)]), "Show the switch")
+
+
 def failure(run: Run) -> Callout:
     shown = look("outcome", run.outcome or "failed")
-    words = [limit_words(run.stop)] if run.stop and run.stop.get("limit") else []
+    if run.stop and run.stop.get("limit") == "switch":
+        where = f"Met in step {run.stop['step']}. " if run.stop.get("step") else ""
+        url = reverse("switch", args=[run.stop["by"]])
+        return Callout("fail", "power-off", f"{shown.label}.", f"{where}Calls that were on their way ended first.", None, url, "Show the switch")
+    words = [limits.words(run.stop)] if run.stop and run.stop.get("limit") else []
     if run.last_error:
         words.append(error_words(run.last_error))
     return Callout("fail", "octagon-x", f"{shown.label}.", " ".join(words) or shown.description)
-
-
-def limit_words(stop: dict[str, Any]) -> str:
-    name, figure = LIMITS.get(stop["limit"], (str(stop["limit"]), str))
-    where = f" in step {stop['step']}" if stop.get("step") else ""
-    value, used, by = figure(stop.get("value", 0)), figure(stop.get("used", 0)), stop.get("by") or "the next call"
-    if by == "clock":
-        return f"The limit of {name} ({value}) was passed after {used}{where}."
-    return f"The limit of {name} is {value}; {by}{where} would have brought it to {used}."
 
 
 def error_words(error: dict[str, Any]) -> str:

@@ -12,7 +12,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 
+from console import switch_words
 from console.live.rows import OPEN
+from runs import switches
 from tenants.actors import Actor
 from tenants.models import Tenant
 from tenants.roles import Role
@@ -21,7 +23,7 @@ JSON = dict[str, Any]
 COUNTS = """
 select (select count(*) from run where {tenant} state = any(%(open)s)),
        (select count(*) from approvals_approval where {tenant} state = 'pending'),
-       (select count(*) from runs_unknownwrite where {tenant} result = '')
+       (select count(*) from runs_unknownwrite where {tenant} result = ''), (select count(*) from runs_switch where lifted_at is null)
 """
 
 
@@ -46,7 +48,10 @@ OPERATE = (
     Item("Runs", "runs", "activity", "runs", "live"),
     Item("Approvals", "approvals", "hand", "approvals", "waiting", "hot"),
     Item("Tools", "tools", "wrench"),
+    Item("Models", "models", "sparkles"),
+    Item("Spend", "spend", "wallet"),
     Item("Unknown writes", "unknowns", "circle-question-mark", "unknowns", "open", "bad", rare=True),
+    Item("Kill switches", "switches", "power-off", "switches", "on", "bad"),
 )
 ADMIN = Item("Admin", "admin:index", "shield")
 GOVERN = (Item("API docs", "api-docs", "book-open"),)
@@ -62,9 +67,11 @@ def context(request: HttpRequest) -> JSON:
     frame: JSON = {"environment": "demo" if settings.DEMO else "production", "zone": UTC}
     if actor is None:
         return frame
+    counts = SimpleLazyObject(lambda: live_counts(actor))
     return frame | {
         "zone": getattr(request, "session", {}).get(SESSION_ZONE, UTC),
-        "nav": SimpleLazyObject(lambda: navigation(request, actor)),
+        "nav": SimpleLazyObject(lambda: navigation(request, actor, counts)),
+        "switches": SimpleLazyObject(lambda: switches_on(actor, counts)),
         "member_title": member_title(actor),
         "tenant": actor.tenant,
         "tenants": SimpleLazyObject(lambda: tenants_of(actor)),
@@ -75,9 +82,8 @@ def member_title(actor: Actor) -> str:
     return f"{'Platform admin' if actor.platform_admin else Role(actor.role).name.capitalize()} · {actor.tenant.slug}"
 
 
-def navigation(request: HttpRequest, actor: Actor) -> list[JSON]:
-    """The groups of the sidebar; those with nothing in them are left out. One query."""
-    counts = live_counts(actor)
+def navigation(request: HttpRequest, actor: Actor, counts: dict[str, int]) -> list[JSON]:
+    """The groups of the sidebar; those with nothing in them are left out."""
     groups = (
         ("Operate", OPERATE),
         ("Govern", (ADMIN, *GOVERN) if actor.user.is_staff else GOVERN),
@@ -104,15 +110,21 @@ def shown(path: str, item: Item, counts: dict[str, int]) -> JSON:
 
 
 def live_counts(actor: Actor) -> dict[str, int]:
-    """Runs that are not over, approvals that wait, and writes whose outcome is unknown: a platform admin's are everybody's.
+    """Runs that are not over, approvals that wait, writes whose outcome is unknown: a platform admin's are everybody's. And switches.
 
-    The live channel counts the first two in the same way.
+    One query. The live channel counts the first two in the same way.
     """
     tenant = "" if actor.platform_admin else "tenant_id = %(tenant)s and"
     with connection.cursor() as cursor:
         cursor.execute(COUNTS.format(tenant=tenant), {"tenant": actor.tenant.id, "open": OPEN})
-        runs, approvals, unknowns = cursor.fetchone()
-    return {"runs": runs, "approvals": approvals, "unknowns": unknowns}
+        runs, approvals, unknowns, on = cursor.fetchone()
+    switches_here = len(switches.concerning(actor)) if on else 0
+    return {"runs": runs, "approvals": approvals, "unknowns": unknowns, "switches": switches_here}
+
+
+def switches_on(actor: Actor, counts: dict[str, int]) -> list[JSON]:
+    """For the bar of every page. No query while nothing is on."""
+    return [switch_words.shown(switch) for switch in switches.concerning(actor)] if counts["switches"] else []
 
 
 def tenants_of(actor: Actor) -> list[Tenant]:

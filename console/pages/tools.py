@@ -18,9 +18,10 @@ from tenants.actors import Actor
 from tenants.errors import NotFound
 from tenants.ids import encode
 from tenants.roles import Role
-from tools import catalog, lint, policy
-from tools.models import Permission, Tool, ToolVersion
+from tools import breakers, catalog, lint, policy
+from tools.models import Breaker, Permission, Tool, ToolVersion
 
+from .breakers import of_host, worst
 from .session import signed_in
 
 JSON = dict[str, Any]
@@ -56,9 +57,15 @@ def page(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     used = metrics.tools(metrics.scope_of(actor), now - DAY, now)
     edits = may_edit(actor)
-    rows = [row(tool, used.get(tool.name), edits) for tool in seen(actor)]
+    found = list(seen(actor))
+    held = breakers.of_hosts(actor, {host_of(tool) for tool in found})
+    rows = [row(tool, used.get(tool.name), edits, held) for tool in found]
     template = "pages/tools/_list.html" if request.GET.get("part") == "list" else "pages/tools.html"
-    return render(request, template, {"rows": rows, "off": sum(not each["tool"].enabled for each in rows)})
+    return render(
+        request,
+        template,
+        {"rows": rows, "off": sum(not each["tool"].enabled for each in rows), "asked": sum(asks(each["tool"]) for each in rows)},
+    )
 
 
 @require_safe
@@ -74,16 +81,28 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
         return render(request, "pages/tools/_calls.html", {"tool": tool, "calls": recent(actor, name)})
     now = timezone.now()
     health = metrics.tools(metrics.scope_of(actor), now - DAY, now).get(name)
-    context = row(tool, health, may_edit(actor)) | described(tool.current)
+    host = host_of(tool)
+    held = breakers.of_hosts(actor, {host})
+    context = row(tool, health, may_edit(actor), held) | described(tool.current) | of_host(actor, host, held.get(host, []), request.path)
     context |= {"permissions": permissions(actor, name), "calls": recent(actor, name), "default": default(tool.current)}
     return render(request, "pages/tool.html", context)
+
+
+def asks(tool: Tool) -> bool:
+    """Whether an imported tool waits for a person's word."""
+    return not tool.classified or bool(tool.pending and not tool.pending["rejected"])
 
 
 def seen(actor: Actor) -> "QuerySet[Tool]":
     return Tool.objects.select_related("current").filter(seen_by(actor)).order_by("name")
 
 
-def row(tool: Tool, health: metrics.ToolHealth | None, edits: bool) -> JSON:
+def host_of(tool: Tool) -> str:
+    """`host:port` that its calls go to; empty where they go to none."""
+    return breakers.host_port(str(tool.current.adapter.get("url") or "")) if tool.current else ""
+
+
+def row(tool: Tool, health: metrics.ToolHealth | None, edits: bool, held: dict[str, list[Breaker]]) -> JSON:
     effect = tool.current.effect if tool.current else ""
     icon, word, meaning = EFFECTS.get(effect, ("circle-dashed", effect or "No version", ""))
     return {
@@ -95,6 +114,8 @@ def row(tool: Tool, health: metrics.ToolHealth | None, edits: bool) -> JSON:
         "health": health,
         "error_percent": f"{health.error_rate * 100:.1f}".removesuffix(".0") + "%" if health else "",
         "high": bool(health and health.error_rate >= HIGH),
+        "host": host_of(tool),
+        "circuit": worst(held.get(host_of(tool), [])),
         "permissions_url": f"{reverse(ADMIN_LIST)}?{urlencode({'tool__exact': tool.name})}" if edits else "",
     }
 
@@ -121,6 +142,8 @@ def destination(adapter: JSON) -> str:
     """Where a call goes: `POST https://…`, or the registered name."""
     if adapter.get("kind") == "http":
         return f"{adapter.get('method', 'POST')} {adapter.get('url', '')}"
+    if adapter.get("kind") == "mcp":
+        return f"{adapter.get('tool', '')} of {adapter.get('server', '')}, {adapter.get('url', '')}"
     return f"{adapter.get('kind', 'unknown')} {adapter.get('name') or adapter.get('tool') or ''}".strip()
 
 

@@ -57,14 +57,21 @@ def label(state: object, kind: str = "run") -> str:
 
 @register.inclusion_tag("components/gauge.html")
 def gauge(
-    name: str, used: float | Decimal | None, limit: float | Decimal | None, used_text: str = "", limit_text: str = ""
+    name: str,
+    used: float | Decimal | None,
+    limit: float | Decimal | None,
+    used_text: str = "",
+    limit_text: str = "",
+    stopped: str = "",
+    raised: str = "",
 ) -> dict[str, object]:
-    """A budget: grey below 80%, amber from 80, red with "Used up" at 100. No limit: only the figure.
+    """A budget: grey below 80%, amber from 80, red with "Used up" at 100, or "Stopped" where it ended the run. No limit: only the figure.
 
-    `used` and `limit` are in one unit of any kind; the texts are how people read them.
+    `used` and `limit` are in one unit of any kind; the texts are how people read them. `stopped` says how it ended the run, `raised`
+    what it was before.
     """
     share = float(used or 0) / float(limit) * 100 if limit else 0.0
-    level = "f" if share >= 100 else "w" if share >= 80 else ""
+    level = "f" if share >= 100 or stopped else "w" if share >= 80 else ""
     return {
         "name": name,
         "used": used_text or used or 0,
@@ -72,6 +79,8 @@ def gauge(
         "percent": int(share),
         "width": f"{min(max(share, 0.0), 100.0):.2f}%",
         "level": level,
+        "stopped": stopped,
+        "raised": raised,
     }
 
 

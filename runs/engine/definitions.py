@@ -14,11 +14,13 @@ from runs.spec import ReleaseSpec
 from runs.stops import SwitchOn
 from tenants.credentials import open_all
 from tenants.models import Controls, EgressAllow, Tenant
-from tools import catalog, schemas
+from tools import catalog, rules, schemas
 from tools.definitions import Credential, RetryPolicy, ToolDefinition
 from tools.models import ToolVersion
-from tools.policy import PermissionRow
+from tools.policy import PermissionRow, RuleRow
 from tools.redaction import NOTHING, Redactor
+
+from .circuits import Circuits
 
 KEPT = 512
 
@@ -46,6 +48,7 @@ class Snapshot:
     rev: int
     secret: bytes
     rows: tuple[PermissionRow, ...]
+    rules: tuple[RuleRow, ...]
     enabled: frozenset[str]
     allow: frozenset[str]
     endpoints: Mapping[str, ModelEndpoint]
@@ -84,6 +87,7 @@ def load_snapshot(tenant_id: UUID) -> Snapshot:
         rev,
         bytes(tenant.secret),
         tuple(catalog.load_permissions(tenant.slug)),
+        rules.load(tenant),
         catalog.enabled_tools(tenant.slug),
         frozenset(EgressAllow.objects.values_list("host_port", flat=True)),
         {m.name: endpoint(m, credentials) for m in models},
@@ -111,8 +115,8 @@ def endpoint(model: ModelDefinition, credentials: Mapping[str, Credential]) -> M
 class Definitions:
     """Caches of one engine. `orm` runs a function in the engine's own threads."""
 
-    def __init__(self, orm: Callable[..., Any]) -> None:
-        self.orm = orm
+    def __init__(self, orm: Callable[..., Any], circuits: Circuits) -> None:
+        self.orm, self.circuits = orm, circuits
         self.releases: OrderedDict[UUID, ReleaseView] = OrderedDict()
         self.snapshots: dict[UUID, Snapshot] = {}
 
@@ -131,4 +135,5 @@ class Definitions:
         if held is None or rev is None or held.rev != rev:
             held = await self.orm(load_snapshot, tenant_id)
             self.snapshots[tenant_id] = held
+            await self.circuits.refresh()  # a person's word on a breaker is a change of the controls, too
         return held

@@ -19,7 +19,7 @@ from runs.stops import SwitchOn
 from tenants.ids import encode
 from tools import conditions
 
-from . import actions, budget_ask, critic, halts, ladder, model_call, people, rulings, tool_call
+from . import actions, answer_gate, budget_ask, critic, facts, halts, ladder, model_call, people, rulings, tool_call
 from .flight import Ending, Flight, Intent, Turn
 from .journal import Changed, Fault
 from .lease import Stale
@@ -67,8 +67,7 @@ async def move(f: Flight, e: Services) -> bool:
     if f.asking:
         return await budget_ask.ask(f, e, f.asking)
     if turn is None or turn.settled:
-        await next_turn(f, e)
-        return False
+        return await next_turn(f, e)
     return await (take_turn if turn.reply is None else work_on)(f, e, turn)
 
 
@@ -120,20 +119,21 @@ def condition(f: Flight) -> tiers.Holds:
 
     def holds(expression: str) -> bool:
         try:
-            return conditions.holds(expression, {"run": rulings.run_facts(f, f.work[-1] if f.work else None)})
+            return conditions.holds(expression, {"run": facts.run(f, f.work[-1] if f.work else None)})
         except conditions.ConditionError:
             return False
 
     return holds
 
 
-async def next_turn(f: Flight, e: Services) -> None:
-    """The last turn is settled: end with its answer, or open the turn that follows."""
+async def next_turn(f: Flight, e: Services) -> bool:
+    """The last turn is settled: end with its answer, or open the turn that follows. True: the run was let go of."""
     if f.action is not None:
-        return actions.follow(f)
+        actions.follow(f)
+        return False
     await ladder.look(f, e)
     if f.ending or f.asking:
-        return
+        return False
     last, models, holds = f.work[-1] if f.work else None, f.release.spec.models, condition(f)
     role = next_role(f, last, holds)
     if role is not None:
@@ -142,6 +142,8 @@ async def next_turn(f: Flight, e: Services) -> None:
         critic.open_turn(f, last)
     elif last is not None:
         model_call.conclude(f, last)
+        return await answer_gate.check(f, e, last)
+    return False
 
 
 def next_role(f: Flight, last: Turn | None, holds: tiers.Holds) -> str | None:

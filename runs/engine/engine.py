@@ -69,8 +69,9 @@ class Engine:
         self.moved: set[uuid.UUID] = set()
         self.moved_wake = asyncio.Event()
         orm, egress = Orm(), Egress()
+        circuits = Circuits(orm)
         journal = Journal(dsn, self._on_flush)
-        self.services = Services(journal, egress, Tools(egress), Definitions(orm), Lease(ttl_s), orm, Circuits(orm))
+        self.services = Services(journal, egress, Tools(egress), Definitions(orm, circuits), Lease(ttl_s), orm, circuits)
 
     def stop(self) -> None:
         """No new claims, no new dispatch; calls in flight end, runs go back to the queue."""

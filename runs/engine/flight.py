@@ -145,6 +145,8 @@ class Flight:
         self.asking: JSON | None = None  # the rung that waits for a person to grant more
         self.told = 0  # turns already in `messages`
         self.pending = Pending()
+        self.day: JSON = {}  # what the tenant's runs wrote today, when a rule asks
+        self.labels: frozenset[str] = frozenset()  # what it was tainted with before its first call
         self.ending: Ending | None = None
         self.halt: SwitchOn | None = None  # what the call met that is the one next move
         self.wait_s: float | None = None  # the next model attempt is due after this

@@ -116,7 +116,7 @@ def no_room(f: Flight, turn: Turn, stop: budgets.Stop) -> None:
     """A model of the chain that costs less may still fit; a critique that does not fit is no reason to end."""
     if turn.role == tiers.CRITIQUE:
         critic.give_up(turn)
-    elif stop.limit == "max_cost_usd" and turn.state is None and (cheaper := next_model(f, turn)):
+    elif stop.limit in ("max_cost_usd", "allowed_models") and turn.state is None and (cheaper := next_model(f, turn)):
         f.say(Kind.FALLBACK_ACTIVATED, step_id=turn.step, ord=0, model=turn.model, result="degraded",
               data={"from": turn.model, "to": cheaper, "limit": stop.limit})  # fmt: skip
         turn.model = cheaper
@@ -243,7 +243,11 @@ def next_model(f: Flight, turn: Turn) -> str | None:
     chosen = tiers.model_for(f.release.spec.models, turn.role)
     chain = (chosen.model, *chosen.fallback)
     at = chain.index(turn.model) if turn.model in chain else len(chain)
-    return chain[at + 1] if at + 1 < len(chain) else None
+    return next((name for name in chain[at + 1 :] if allowed(f, name)), None)
+
+
+def allowed(f: Flight, model: str) -> bool:
+    return f.limits.allowed_models is None or model in f.limits.allowed_models
 
 
 def conclude(f: Flight, turn: Turn) -> None:

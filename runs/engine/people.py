@@ -26,7 +26,7 @@ from tenants.ids import encode
 from tenants.models import Controls
 from tools.definitions import Effect, ToolDefinition
 
-from . import effects, halts, holds, rulings, tool_call
+from . import effects, facts, halts, holds, rulings, tool_call
 from .circuits import Place, Wait
 from .flight import Ending, Flight, Intent, ToolCall, Turn
 from .lease import Stale
@@ -126,6 +126,9 @@ def open_requests(
 
 async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
     """Send an approved call once its host lets it through."""
+    if f.pending.events or f.pending.changed:
+        await f.commit(Intent())
+    f.snapshot = await e.definitions.snapshot(f.tenant, None)
     place = e.circuits.enter(f.tenant, holds.url_of(f.release.tools[call.name]))
     if isinstance(place, Wait):
         held = await holds.approved(f, e, turn, call, place)
@@ -140,13 +143,11 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
 
 async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place: Place) -> None:
     """Consumed in the transaction that makes the intent durable, after checking it again."""
-    if f.pending.events or f.pending.changed:
-        await f.commit(Intent())
-    f.snapshot = await e.definitions.snapshot(f.tenant, None)
     definition = f.release.tools[call.name]
     f.halt = halts.of_call(f, call, definition)
     if halts.over(f):
         return  # approved still: it is looked at again when the switch is lifted
+    await facts.look_at_day(f, e)
     decision = rulings.decide(f, turn, call, definition)
     timeout, began = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s)), time.monotonic()
     if decision.verdict in ("deny", "draft") or timeout <= 0:

@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -17,7 +16,7 @@ from runs.stops import SwitchOn
 from tools import policy
 from tools.definitions import ToolDefinition
 
-from . import critic, halts, repeats
+from . import critic, facts, halts, repeats
 from .flight import JSON, Ending, Flight, Intent, ToolCall, Turn
 from .journal import Changed, Planned
 
@@ -50,8 +49,8 @@ def rule(f: Flight, turn: Turn) -> list[Ruling]:
         ruling = rule_on(f, turn, call, used)
         if met := halted(f, ruling):
             halt = halt or met
-            continue
-        if ruling.timeout is not None and call.attempt == 0:
+            ruling.state, ruling.timeout = waiting_state(call), None
+        elif ruling.timeout is not None and call.attempt == 0:
             used.tool_calls += 1
             used.writes += f.release.tools[call.name].mutating
         rulings.append(ruling)
@@ -64,7 +63,7 @@ def rule(f: Flight, turn: Turn) -> list[Ruling]:
 
 
 def halted(f: Flight, ruling: Ruling) -> SwitchOn | None:
-    """The switch in the way of a call that would be sent or asked for. It is left undecided, and ruled on anew after the switch."""
+    """The switch in the way of a call that would be sent or asked for. It is kept unsent, and ruled on anew after the switch."""
     wanted = ruling.timeout is not None or ruling.state == CallState.WAITING_APPROVAL
     return halts.of_call(f, ruling.call, f.release.tools[ruling.call.name]) if wanted else None
 
@@ -77,6 +76,8 @@ def rule_on(f: Flight, turn: Turn, call: ToolCall, used: budgets.Used) -> Ruling
     definition = f.release.tools.get(call.name)
     decision = decide(f, turn, call, definition)
     record: JSON = {"decision": decision.verdict, "why": decision.why, "by": decision.by, "rev": f.snapshot.rev}
+    if decision.because:
+        record["because"] = [asdict(source) for source in decision.because]
     if decision.verdict == "deny" or definition is None:
         return refused(call, definition, record, "denied", decision.why, "policy")
     timeout = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s))
@@ -126,16 +127,19 @@ def refused(call: ToolCall, definition: ToolDefinition | None, record: JSON, kin
 
 
 def decide(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition | None) -> policy.Decision:
-    facts = policy.Facts(
+    seen = policy.Facts(
         tool=call.name,
         effect=definition.effect.value if definition else "write",
         labels=definition.labels if definition else frozenset(),
         args=json.loads(call.args) if call.args else {},
-        run=run_facts(f, turn) if any(row.when and row.tool == call.name for row in f.snapshot.rows) else place(f),
+        run=facts.run(f, turn) if asks_about_run(f, call) else facts.place(f),
         now=datetime.now(UTC).isoformat(),
+        day=f.day,
+        sources=facts.sources(f) if f.snapshot.rules else (),
     )
     offered, enabled = definition is not None, call.name in f.snapshot.enabled
-    decision = policy.decide(facts, f.snapshot.rows, offered=offered, enabled=enabled, mode=f.stance.mode)  # type: ignore[arg-type]
+    mode: policy.Mode = f.stance.mode  # type: ignore[assignment]
+    decision = policy.decide(seen, f.snapshot.rows, f.snapshot.rules, offered=offered, enabled=enabled, mode=mode)
     if f.action and decision.verdict == "draft":
         return policy.Decision("ask", "A draft that is carried out is seen by a person.", "action", 1)
     if decision.verdict == "allow" and definition and definition.mutating and f.stance.ask_writes:
@@ -147,6 +151,11 @@ def decide(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition | N
     return decision
 
 
+def asks_about_run(f: Flight, call: ToolCall) -> bool:
+    """Whether any condition over this call may look at the run: only then its facts are gathered."""
+    return bool(f.snapshot.rules) or any(row.when and row.tool == call.name for row in f.snapshot.rows)
+
+
 def same_write_before(f: Flight, turn: Turn, call: ToolCall) -> int | None:
     """The step that made a write with the same tool and arguments. A second one is a person's to decide."""
     for past in f.turns:
@@ -155,47 +164,6 @@ def same_write_before(f: Flight, turn: Turn, call: ToolCall) -> int | None:
             if earlier and other.state == CallState.DONE and (other.name, other.args) == (call.name, call.args):
                 return past.step
     return None
-
-
-def place(f: Flight) -> JSON:
-    """The facts that say which permission rows apply; conditions see `run_facts`."""
-    return {"agent": f.release.agent, "tenant": f.snapshot.slug, "user": f.user}
-
-
-def run_facts(f: Flight, turn: Turn | None) -> JSON:
-    """What conditions see of the run. Costs a pass over its calls, so only made when a condition asks."""
-    return {
-        "agent": f.release.agent,
-        "tenant": f.snapshot.slug,
-        "user": f.user,
-        "release": f.release.number,
-        "step": turn.step if turn else 0,
-        "labels": sorted(labels_so_far(f)),
-        "writes": f.used.writes,
-        "cost_usd": f.used.cost_micro / 1e6,
-        "tools": {name: {"count": 0, "sums": {}} for name in f.release.spec.tools} | applied_so_far(f),
-    }
-
-
-def applied(f: Flight) -> Iterator[ToolCall]:
-    return (call for turn in f.turns for call in turn.calls if call.state == CallState.DONE)
-
-
-def labels_so_far(f: Flight) -> set[str]:
-    """The labels of every tool whose answer this run has taken in. They only ever grow."""
-    return {label for call in applied(f) for label in f.release.tools[call.name].labels}
-
-
-def applied_so_far(f: Flight) -> JSON:
-    """tool -> how many of its calls were applied, and the sum of each numeric argument over them."""
-    found: JSON = {}
-    for call in applied(f):
-        tool = found.setdefault(call.name, {"count": 0, "sums": {}})
-        tool["count"] += 1
-        for name, value in json.loads(call.args or b"{}").items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                tool["sums"][name] = tool["sums"].get(name, 0) + value
-    return found
 
 
 def invalid(f: Flight, call: ToolCall) -> str:
@@ -250,28 +218,38 @@ def row(f: Flight, turn: Turn, r: Ruling, definition: ToolDefinition | None, int
 
 def tell(turn: Turn, r: Ruling, intent: Intent) -> None:
     call = r.call
-    facts: JSON = {"step_id": turn.step, "ord": call.ord, "tool": call.name}
+    about: JSON = {"step_id": turn.step, "ord": call.ord, "tool": call.name}
     if call.state is None or r.state == CallState.BLOCKED:
-        verdict = (r.decision or {}).get("decision")
-        denied = verdict in ("deny", "draft")
-        data = {"decision": verdict, "by": (r.decision or {}).get("by"), "rev": (r.decision or {}).get("rev")}
-        intent.events.append(event(Kind.POLICY_DECIDED, **facts, result="denied" if denied else "ok", data=data))
-        if verdict == "deny":
-            intent.events.append(event(Kind.POLICY_VIOLATED, **facts, result="denied", error_type="policy", data=data))
-    if r.error == "loop" and r.result:
-        seen = {"times": r.result["times"], "seen": r.result["step"]}
-        intent.events.append(event(Kind.LOOP_DETECTED, **facts, result="degraded", data=seen))
-    if r.error == "drafted":
-        intent.events.append(event(Kind.CALL_DRAFTED, **facts, result="degraded", data={"attempt": call.attempt}))
+        intent.events += tell_decision(r.decision or {}, about)
     if r.state == CallState.UNKNOWN:
-        intent.events.append(event(Kind.TOOL_CALL_UNKNOWN, **facts, result="unknown", error_type=r.error))
-    elif r.result is not None and (r.decision or {}).get("decision") not in ("deny", "draft"):
-        intent.events.append(
-            event(Kind.TOOL_CALL_FAILED, **facts, result="error", error_type=r.error, retryable=False, data={"sent": False})
-        )
+        intent.events.append(event(Kind.TOOL_CALL_UNKNOWN, **about, result="unknown", error_type=r.error))
+    elif r.result is not None:
+        intent.events += tell_unsent(r, about)
     if r.timeout is not None:
         data = {"attempt": call.attempt + 1, "args_sha256": digest_of(call.args or b"")}
-        intent.events.append(event(Kind.TOOL_CALL_STARTED, **facts, data=data))
+        intent.events.append(event(Kind.TOOL_CALL_STARTED, **about, data=data))
+
+
+def tell_decision(record: JSON, about: JSON) -> list[tuple[str, str]]:
+    """Which policy decided, and which earlier calls made it decide so."""
+    verdict = record.get("decision")
+    data: JSON = {name: record[name] for name in ("decision", "by", "rev", "because") if name in record}
+    denied = verdict in ("deny", "draft")
+    told = [event(Kind.POLICY_DECIDED, **about, result="denied" if denied else "ok", data=data)]
+    if verdict == "deny":
+        told.append(event(Kind.POLICY_VIOLATED, **about, result="denied", error_type="policy", data=data))
+    return told
+
+
+def tell_unsent(r: Ruling, about: JSON) -> list[tuple[str, str]]:
+    """A call that got its answer from us. A denial has told itself."""
+    if r.error == "loop" and r.result:
+        return [event(Kind.LOOP_DETECTED, **about, result="degraded", data={"times": r.result["times"], "seen": r.result["step"]})]
+    if r.error == "drafted":
+        return [event(Kind.CALL_DRAFTED, **about, result="degraded", data={"attempt": r.call.attempt})]
+    if (r.decision or {}).get("decision") == "deny":
+        return []
+    return [event(Kind.TOOL_CALL_FAILED, **about, result="error", error_type=r.error, retryable=False, data={"sent": False})]
 
 
 def apply(f: Flight, rulings: list[Ruling]) -> None:

@@ -12,7 +12,7 @@ from runs.states import CallState
 from tools import canonical
 from tools.definitions import CallContext, Credential, ErrorClass, ToolDefinition, ToolResult
 
-from . import effects, holds
+from . import effects, facts, holds
 from .circuits import Place
 from .flight import JSON, Flight, ToolCall, Turn
 from .journal import Changed
@@ -35,6 +35,7 @@ def open_calls(turn: Turn) -> None:
 
 async def advance(f: Flight, e: Services, turn: Turn) -> None:
     """Rule on the open calls, commit, and send what may be sent now."""
+    await facts.look_at_day(f, e)
     rulings = rule(f, turn)
     ways = holds.ways(f, e, rulings)
     if ways.held:

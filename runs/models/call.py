@@ -41,6 +41,12 @@ class Call(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["tenant_id", "idem_key"], condition=models.Q(idem_key__isnull=False), name="call_key")
         ]
-        indexes: ClassVar = [  # what was kept for a person instead of sent
-            models.Index(fields=["tenant_id", "-run_id"], condition=models.Q(error_class="drafted"), name="call_drafted")
+        indexes: ClassVar = [
+            # what was kept for a person instead of sent
+            models.Index(fields=["tenant_id", "-run_id"], condition=models.Q(error_class="drafted"), name="call_drafted"),
+            models.Index(  # what a tenant's runs changed, and when
+                fields=["tenant_id", "dispatched_at"],
+                condition=~models.Q(effect="read") & models.Q(dispatched_at__isnull=False),
+                name="call_writes",
+            ),
         ]

@@ -1,25 +1,26 @@
 """Importing over the API: who may, what is refused, and this project's own OpenAPI document turned into tools that work."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 from drf_spectacular.generators import SchemaGenerator
 
 from tenants import controls
+from tenants.ids import encode, new_id
 from tenants.models import AuditEntry, EgressAllow
 from tests.mcp_server import McpServer, running
 from tests.runtime.waiting import make_world, person
 from tools import catalog
-from tools.definitions import CallContext, Credential
+from tools.definitions import CallContext, Credential, ToolDefinition
 from tools.invoke import Tools
 from tools.models import Tool, ToolVersion
 
 from .callers import Caller, caller, key_of, refusal
+from .test_wait_and_stream import served
 
 CLASSIFY = {"effect": "read", "labels": ["untrusted"], "reason": "read its code"}
 
@@ -46,7 +47,8 @@ def desk(db: None) -> Iterator[Desk]:
 @pytest.mark.mission("P2.1")
 def test_a_server_of_the_document_is_imported_classified_changed_and_accepted(desk: Desk) -> None:
     shown = desk.platform.post("/imports/mcp", {"server": "desk", "dry_run": True}).json()
-    assert [(one["name"], one["imported"]) for one in shown["items"]][0] == ("desk.echo", True) and not Tool.objects.exists()
+    first = shown["items"][0]
+    assert (first["name"], first["imported"]) == ("desk.echo", True) and not Tool.objects.exists()
     done = desk.platform.post("/imports/mcp", {"server": "desk", "tools": ["echo"]}).json()
     assert [one["name"] for one in done["items"]] == ["desk.echo"] and Tool.objects.count() == 1
     tool = desk.platform.get("/tools/desk.echo").json()
@@ -146,32 +148,27 @@ def test_our_own_document_can_be_imported_and_nothing_unlisted_is(desk: Desk) ->
     assert again["items"][0]["imported"] is False and ToolVersion.objects.count() == 1
 
 
+def taken_in(url: str) -> tuple[dict[str, ToolDefinition], str]:
+    """Two operations of our own API as tools, and a key to call them with."""
+    actor = person(make_world().tenant, "root", "admin", platform=True)
+    platform = caller(actor)
+    assert platform.post("/config/apply", {"egress": {"allow": [url.removeprefix("http://")]}}).status_code == 200
+    body = {"name": "signalbox", "document": whole(), "base_url": url, "operations": ["list_runs", "get_run"], "credential": "api"}
+    assert platform.post("/imports/openapi", body).status_code == 200
+    versions = ToolVersion.objects.filter(tool__name__startswith="signalbox.")
+    return {version.tool_id: catalog.definition(version) for version in versions}, key_of(actor)
+
+
 @pytest.mark.mission("P2.1")
-def test_a_call_of_an_imported_operation_reaches_the_live_server(committed_db: None, live_api: str) -> None:
-    world = make_world()
-    actor = person(world.tenant, "root", "admin", platform=True)
-    caller(actor).post("/config/apply", {"egress": {"allow": [live_api.removeprefix("http://")]}})
-    body = {"name": "signalbox", "document": whole(), "base_url": live_api, "operations": ["list_runs", "get_run"], "credential": "api"}
-    assert caller(actor).post("/imports/openapi", body).status_code == 200
-
-    def call(name: str, args: Any) -> Any:
-        version = Tool.objects.select_related("current").get(name=name).current
-        assert version is not None
-        context = CallContext(
-            "agt_1", 1, None, 10.0, frozenset({live_api.removeprefix("http://")}), Credential("api", "bearer", key_of(actor))
-        )
-
-        async def once() -> Any:
-            tools = Tools()
-            try:
-                return await tools.invoke(catalog.definition(version), json.dumps(args).encode(), context)
-            finally:
-                await tools.aclose()
-
-        return asyncio.run(once())
-
-    listed = call("signalbox.list_runs", {"limit": "5"})
-    assert listed.ok and listed.data["items"] == []
-    missing = call("signalbox.get_run", {"run_id": f"agt_{uuid4().hex}"})
-    assert (missing.ok, missing.status) == (False, 404)
-    assert call("signalbox.get_run", {"run_id": "../config"}).data["error_type"] == "validation"
+async def test_a_call_of_an_imported_operation_reaches_the_live_server(committed_db: None) -> None:
+    async with served() as api:
+        url = api.removesuffix("/api/v1")
+        found, key = await sync_to_async(taken_in)(url)
+        context = CallContext("agt_1", 1, None, 10.0, frozenset({url.removeprefix("http://")}), Credential("api", "bearer", key))
+        tools = Tools()
+        listed = await tools.invoke(found["signalbox.list_runs"], b'{"limit": "5"}', context)
+        missing = await tools.invoke(found["signalbox.get_run"], json.dumps({"run_id": encode("agt", new_id())}).encode(), context)
+        climbing = await tools.invoke(found["signalbox.get_run"], b'{"run_id": "../config"}', context)
+        await tools.aclose()
+    assert listed.ok and listed.data["items"] == [], listed
+    assert (missing.ok, missing.status) == (False, 404) and climbing.data["error_type"] == "validation"

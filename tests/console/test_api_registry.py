@@ -88,7 +88,7 @@ def test_a_tool_is_made_changed_and_read(desk: Desk) -> None:
         ({"adapter": {"kind": "http", "url": "http://host:99999999/x"}}, 422, "validation", "adapter"),
         ({"adapter": {"kind": "http", "url": "file:///etc/passwd"}}, 422, "validation", "http"),
         ({"adapter": {"kind": "python", "name": "os.system"}}, 422, "validation", "adapter"),
-        ({"adapter": {"kind": "mcp", "server": "s", "tool": "t"}}, 422, "not_supported", "mcp"),
+        ({"adapter": {"kind": "mcp", "server": "s", "tool": "t"}}, 422, "unknown_server", "mcp_servers"),
         *(({key: {"a": 1}}, 422, "not_supported", key) for key in spec.NOT_BUILT),
         ({"retry": {"max_attempts": "many"}}, 422, "validation", "retry"),
         ({"retry": {"backoff_ms": {}}}, 422, "validation", "retry"),

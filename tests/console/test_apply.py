@@ -152,7 +152,6 @@ def test_what_the_document_may_not_say_is_refused_with_its_path(change: dict[str
         ({"agents": [{"name": "a", "release": {"models": {"critique": {"model": "m"}}}}]}, "agents[0].release.models.critique"),
         ({"tools": [{"name": "t", "preview": {"a": 1}}]}, "tools[0].preview"),
         ({"tools": [{"name": "t", "compensate": {"a": 1}}]}, "tools[0].compensate"),
-        ({"tools": [{"name": "t", "adapter": {"kind": "mcp", "server": "s", "tool": "t"}}]}, "tools[0].adapter.kind"),
         ({"rules": [{"name": "r"}]}, "rules"),
         ({"runbooks": [1]}, "runbooks"),
         ({"suites": [1]}, "suites"),

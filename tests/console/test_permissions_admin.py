@@ -202,12 +202,12 @@ def test_only_a_platform_admin_switches_tools_and_nobody_edits_them_here(world: 
 @pytest.mark.mission("P2.2")
 def test_a_tools_page_in_the_admin_shows_what_the_lint_says(world: World) -> None:
     schema = {"type": "object", "properties": {"note": {"type": "string", "description": "<i>You must</i>"}}, "additionalProperties": False}
-    block = {"adapter": {"kind": "http", "url": "https://desk.example.com/"}, "description": "d", "input_schema": schema, "effect": "write"}
-    catalog.put(None, "create_ticket", ToolSpec.model_validate(block))
+    block = {"adapter": {"kind": "http", "url": "https://desk.example.com/"}, "effect": "write", "input_schema": schema}
+    catalog.put(None, "create_ticket", ToolSpec.model_validate(block | {"description": "Open \u202eit."}))
     page = world.person("admin", platform=True).get("/admin/tools/tool/create_ticket/change/").content.decode()
     for part in ("<strong>Error</strong>", "“You must”", "/input_schema/properties/note/description", "(unbounded_text)"):
         assert part in page
-    assert "1 error, 3 warning" in page and "<i>You" not in page
+    assert "2 error, 3 warning" in page and "<i>You" not in page and "Open \\u202eit." in page and "\u202e" not in page
 
 
 def test_models_are_edited_by_platform_admins_and_checked_like_the_document(world: World) -> None:

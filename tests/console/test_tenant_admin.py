@@ -322,15 +322,15 @@ def test_a_credential_is_sealed_and_never_shown_again(world: World) -> None:
     assert (last().action, last().tenant, last().after["version"]) == ("credential.created", world.acme, 1)
 
 
-def test_an_empty_secret_keeps_the_present_one_and_a_new_one_raises_the_version(world: World) -> None:
+def test_an_empty_secret_keeps_the_present_one_and_every_change_raises_the_version(world: World) -> None:
     row = credentials.store(world.acme, "desk", "bearer", CANARY)
     change(world.ada, "credential", row.pk, kind="header", header="X-Token", secret="")
     row.refresh_from_db()
-    assert (row.kind, row.version, credentials.open(world.acme.id, "desk", row.sealed)) == ("header", 1, CANARY)
+    assert (row.kind, row.version, credentials.open(world.acme.id, "desk", row.sealed)) == ("header", 2, CANARY)
     rev = Controls.objects.get(tenant=world.acme).rev
     change(world.ada, "credential", row.pk, kind="bearer", header="", secret="newer")
     row.refresh_from_db()
-    assert (row.version, credentials.open(world.acme.id, "desk", row.sealed)) == (2, "newer")
+    assert (row.version, credentials.open(world.acme.id, "desk", row.sealed)) == (3, "newer")
     assert Controls.objects.get(tenant=world.acme).rev == rev + 1
 
 

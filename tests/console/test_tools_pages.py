@@ -139,9 +139,10 @@ def test_a_tools_page_says_how_grave_each_finding_is_in_words(world: World) -> N
 
 def test_what_a_schema_hides_is_spelt_out_on_the_page(world: World) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string", "description": "\u202eevil <b>"}}, "additionalProperties": False}
-    catalog.put(None, "hiding", ToolSpec.model_validate(BLOCK | {"input_schema": schema}))
+    catalog.put(None, "hiding", ToolSpec.model_validate(BLOCK | {"input_schema": schema, "description": "Open \u2067it."}))
     page = text(browser(world.operator), "/tools/hiding/")
-    assert "cannot be seen: U+202E" in page and "\u202e" not in page and "evil <b>" not in page
+    assert "cannot be seen: U+202E" in page and "evil <b>" not in page
+    assert not {"\u202e", "\u2067"} & set(page)
 
 
 def test_recent_calls_lead_to_their_runs_and_stay_in_the_tenant(world: World) -> None:
@@ -160,9 +161,9 @@ def test_the_pages_cost_the_same_few_queries_however_much_there_is(world: World,
         catalog.put(None, f"tool{n}", ToolSpec.model_validate(BLOCK))
         permissions.set_permission(None, "create_ticket", world.tenant, decision="ask", agent=f"agent{n}")
     client = browser(world.operator)
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         client.get("/tools/")
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         client.get("/tools/create_ticket/")
 
 

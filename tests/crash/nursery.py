@@ -148,6 +148,7 @@ def set_clock(offsets: list[float]) -> None:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ours and vars(module).get("datetime") is dt.datetime:
             module.datetime = Wrong  # type: ignore[attr-defined]
+    print(f"clock {time.time():.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -121,15 +121,49 @@ def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
 
 
 @pytest.mark.mission("P12.1")
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [({"ladder": [{"on": "loop", "do": "stop"}]}, "ladder"), ({"memory": {"session": True}}, "memory")],
-)
+@pytest.mark.parametrize(("change", "key"), [({"memory": {"session": True}}, "memory")])
 def test_a_release_that_names_what_is_not_built_is_refused(change: dict[str, Any], key: str) -> None:
     with pytest.raises(NotSupported) as caught:
         ReleaseSpec(**(RELEASE | change))
     assert caught.value.key == key
     assert ReleaseSpec(**(RELEASE | {key: None})).instructions == "Help."
+
+
+@pytest.mark.mission("P6.2")
+@pytest.mark.parametrize(
+    ("ladder", "complaint"),
+    [
+        ([{"on": "loop", "do": "ask"}, {"on": "loop", "do": "ask"}], "there twice"),
+        ([{"on": "loop", "do": "stop"}, {"on": "loop", "do": "ask"}], "never reached"),
+        ([{"on": "budget", "at": 0.8, "do": "fewer_steps"}], "needs max"),
+        ([{"on": "loop", "do": "draft", "max": 2}], "needs max"),
+        ([{"on": "loop", "at": 0.5, "do": "draft"}], "at belongs to"),
+        ([{"on": "budget", "at": 1.0, "do": "stop"}], "less than 1"),
+        ([{"on": "budget", "at": 0, "do": "stop"}], "greater than 0"),
+        ([{"on": "budget", "at": float("nan"), "do": "stop"}], "finite"),
+        ([{"on": "fire", "do": "stop"}], "Input should be"),
+        ([{"on": "loop", "do": "panic"}], "Input should be"),
+        ([{"on": "budget", "at": n / 100, "do": "draft"} for n in range(1, 30)], "at most 20"),
+    ],
+)
+def test_a_ladder_that_makes_no_sense_or_never_ends_is_refused(ladder: list[dict[str, Any]], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        ReleaseSpec(**(RELEASE | {"ladder": ladder}))
+
+
+@pytest.mark.parametrize(
+    "budget", [{"max_steps": 0}, {"max_steps": -1}, {"max_cost_usd": 0}, {"max_cost_usd": -1}, {"max_output_tokens": 0}]
+)
+def test_a_budget_of_nothing_or_less_is_refused(budget: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ReleaseSpec(**(RELEASE | {"budget": budget}))
+    with pytest.raises(ValidationError):
+        Tightening(**budget)
+
+
+def test_parts_that_came_later_leave_the_content_of_older_releases_as_it_was() -> None:
+    assert "ladder" not in ReleaseSpec(**RELEASE).content() and "critique" not in ReleaseSpec(**RELEASE).content()["models"]
+    assert ReleaseSpec(**(RELEASE | {"ladder": [{"on": "loop", "do": "stop"}]})).content()["ladder"]
 
 
 def test_a_release_may_not_name_a_model_outside_its_budget_or_a_tool_twice() -> None:

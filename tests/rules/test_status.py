@@ -16,7 +16,7 @@ approval_expired stopped_by_switch cancelled""".split()  # noqa: SIM905
 def test_every_state_and_outcome_of_the_contract_has_a_look() -> None:
     assert set(RUN) == set(RUN_STATES)
     assert set(OUTCOME) == set(OUTCOMES)
-    assert {"closed", "half_open", "open"} == set(BREAKER)
+    assert {"closed", "half_open", "open", "held_open", "held_closed"} == set(BREAKER)
     assert {"dispatched", "done", "failed_not_applied", "unknown", "waiting_approval"} <= set(CALL)
     assert {"pending", "approved", "rejected", "expired", "consumed", "void"} <= set(APPROVAL)
 

@@ -18,7 +18,7 @@ from console.notify import PER_HOST
 from console.webhooks import Unverified, verify
 from runs import intake, lifecycle
 from runs.models import Run, RunInput
-from runs.states import RunState
+from runs.states import PEOPLE, TERMINAL, RunState
 from tenants import credentials
 from tenants.errors import Refused
 from tenants.ids import new_id
@@ -93,6 +93,10 @@ async def test_each_end_and_each_wait_for_people_is_told_once(committed_db: None
     assert (told["data"]["seq"], told["data"]["step"], told["data"]["agent"]) == (7, 2, "support-triage")
     assert ("output" in told["data"]) == (state in ("succeeded", "failed", "cancelled"))
     assert (delivery.attempts, delivery.log[0]["status"], delivery.log[0]["error"]) == (1, 204, None)
+
+
+def test_what_is_told_are_the_ends_and_the_waits_for_people() -> None:
+    assert set(TOLD) == {*TERMINAL, *PEOPLE, RunState.QUARANTINED} and set(NOT_TOLD) | {"running"} == set(RunState) - set(TOLD)
 
 
 @pytest.mark.parametrize("state", NOT_TOLD)

@@ -17,12 +17,15 @@ from approvals.models import Approval
 from console.doctor import UNREADABLE, examine
 from runs import signoff
 from runs.models import ModelDefinition, Run, UnknownWrite
-from tenants import credentials
-from tenants.models import Credential, EgressAllow
+from tenants import controls, credentials
+from tenants.models import Credential, EgressAllow, Tenant
 from tests.console.callers import caller
 from tests.console.live_site import Site, site, topic_of
 from tests.console.past import browser
+from tests.mcp_server import running
 from tools import catalog
+from tools.imports import servers
+from tools.models import Tool
 from tools.redaction import spellings
 from tools.spec import ToolSpec
 
@@ -188,7 +191,8 @@ async def test_no_canary_is_anywhere_after_every_path_that_quotes_it(
     assert found == {place: [] for place in found}
     assert not [key for key in (platform, *keys) if key in sent], "only the tenant's own credentials go out"
     answered = {f"t{n}" for n, (_, mode) in enumerate(CASES) if mode not in QUIET}
-    assert not [name for name in answered if f"[credential {name}]" not in held], "answers were kept, without the secret"
+    kept = "\n".join(row for row in held.splitlines() if row.startswith(("call ", "runs_unknownwrite ")) and '"ord":0,' not in row)
+    assert not [name for name in answered if f"[credential {name}]" not in kept], "answers were kept, without the secret"
     assert "refused [credential" in caplog.text and "printed [credential" in caplog.text
     with capfd.disabled():
         print(f"\n  50 canaries over {len(CASES)} cases, {len(parrot.headers)} exchanges: 0 in {len(held)} characters of all tables, "
@@ -229,3 +233,18 @@ def furnish_one(world: World, url: str) -> None:
         credential="m0", retry={},
     )  # fmt: skip
     catalog.put(None, "tool_0", ToolSpec.model_validate(tool(url, 0, "read", "echo")))
+
+
+def test_an_mcp_server_that_quotes_its_key_in_a_description_leaves_no_trace_of_it(db: None) -> None:
+    tenant = Tenant.objects.create(slug="acme")
+    controls.ensure(tenant)
+    credentials.store(tenant, "desk-key", "bearer", "canary-of-the-desk")
+    with running() as desk:
+        desk.change("echo", description="Says what it is told. Authorization: Bearer canary-of-the-desk")
+        EgressAllow.objects.create(host_port=desk.host_port)
+        servers.put(None, "desk", url=desk.url, credential="desk-key")
+        servers.import_tools(None, "desk", None)
+        assert any(seen.headers.get("authorization") == "Bearer canary-of-the-desk" for seen in desk.seen)
+    made = Tool.objects.select_related("current").get(name="desk.echo")
+    assert made.current is not None and "[credential desk-key]" in made.current.description
+    assert "canary" not in json.dumps(made.origin) + made.current.description

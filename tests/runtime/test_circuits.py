@@ -33,6 +33,7 @@ class Host:
 
     def __init__(self, mode: str) -> None:
         self.mode, self.received, self.most, self.inside, self.port = mode, 0, 0, 0, 0
+        self.delay_s = 0.0
         self.released = asyncio.Event()
 
     @property
@@ -58,6 +59,7 @@ class Host:
             await request.read()
             if self.mode == "hang":
                 await self.released.wait()
+            await asyncio.sleep(self.delay_s)
             if self.mode in ("500", "429") or (self.mode == "half" and self.received % 2):
                 return web.Response(status=429 if self.mode == "429" else 500)
             return web.json_response(ANSWER)
@@ -136,7 +138,7 @@ async def test_a_dead_host_is_hardly_asked_and_its_runs_go_on_when_it_is_back(wo
         await world.engine()
         await asyncio.sleep(60 * TENTH - (time.monotonic() - began))
         sends = sum([c.attempt async for c in Call.objects.filter(ord=0)])
-        assert 10 <= sends <= 30 and (mode == "closed" or host.received == sends)
+        assert 10 <= sends <= 30 and (mode == "closed" or sends - 2 <= host.received <= sends)
         if mode != "hang":  # there the pace alone is enough: fewer than twenty have timed out yet
             await until_row(world, host.url, "open")
         await host.heal()
@@ -305,6 +307,7 @@ async def test_a_burst_at_a_healthy_host_starts_with_ten_at_once_and_speeds_up(w
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
         assert host.inside == 10
+        host.delay_s = 0.2
         host.released.set()
         assert await ended(world, runs) == {"completed": 60}
         assert host.received == 60 and host.most > 10

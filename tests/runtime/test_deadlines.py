@@ -23,8 +23,8 @@ MARGIN = timedelta(milliseconds=50)  # between two readings of the database's cl
 
 def longest(run: Run) -> timedelta:
     """The most time that any send of the run was given."""
-    given = Call.objects.filter(run_id=run.id, send_deadline__isnull=False).values_list("dispatched_at", "send_deadline")
-    return max(until - at for at, until in given)
+    given = Call.objects.filter(run_id=run.id).values_list("dispatched_at", "send_deadline")
+    return max(until - at for at, until in given if at and until)
 
 
 async def retrying(world: World, **retry: Any) -> None:

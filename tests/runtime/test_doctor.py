@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from approvals.models import Approval
 from console.doctor import examine
 from console.doctor_rules import RULES
-from runs import lifecycle, signoff
+from runs import ceilings, lifecycle, signoff
 from runs.models import Canary, Run
 
 from .doctor import healthy
@@ -69,6 +69,8 @@ BREAKS = {
     "money_kept_back": run("done", "reserved_micro = 1"),
     "tokens": run("done", "tokens_out = tokens_out + 1"),
     "counters": run("done", "writes = writes + 1"),
+    "held_and_reserved_disagree": "update tenants_spending set reserved_micro = reserved_micro + 1",
+    "held_after_the_end": "insert into tenants_reservation (run_id, spending_id, micro) select %(done)s, id, 0 from tenants_spending",
     "no_controls": "delete from controls",
     "foreign_release": "insert into runs_agent(name, tenants, live_id) select 'other', '{}', live_id from runs_agent",
     "foreign_tenant": "update step set tenant_id = run_id where run_id = %(done)s",
@@ -82,6 +84,7 @@ BREAKS = {
 async def worked(world: World) -> dict[str, Any]:
     """Real runs at rest: one that wrote after an approval, and one that waits, is unknown, was cancelled and is queued each."""
     await world.agent()
+    await sync_to_async(ceilings.put)(None, world.tenant, "", "cost_usd_per_day", 10**9)
     engine = await world.engine()
     ticket, done = call("create_ticket", **TICKET), {"text": "Done."}
     runs = {name: await world.script(ticket, done) for name in ("done", "waiting", "cancelled")}

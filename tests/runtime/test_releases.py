@@ -118,8 +118,8 @@ def test_what_a_release_names_must_exist(agent: Agent) -> None:
 
 def test_what_is_not_built_is_refused_by_its_key(agent: Agent) -> None:
     with pytest.raises(Refused) as caught:
-        releases.create(None, agent, block(ladder=[{"on": "loop", "do": "stop"}]))
-    assert (caught.value.code, caught.value.fields) == ("not_supported", {"key": "ladder"})
+        releases.create(None, agent, block(memory={"session": True}))
+    assert (caught.value.code, caught.value.fields) == ("not_supported", {"key": "memory"})
 
 
 def test_a_condition_of_a_role_sees_the_run_only(agent: Agent) -> None:

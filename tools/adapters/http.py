@@ -17,7 +17,6 @@ from tools.definitions import NO_CONTENT, CallContext, Credential, ErrorClass, R
 from tools.egress import Egress, EgressFailure, Exchange, Request, build_request
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
-_MIN_REDACTED: Final = 6  # a shorter secret would blank out ordinary text
 _MAX_MESSAGE: Final = 500
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,3})?")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
@@ -159,12 +158,6 @@ def failed(definition: ToolDefinition, context: CallContext, failure: EgressFail
     else:
         error = refusal(definition, context, failure.status, None)
     return Reply(error, message=failure.message, status=failure.status)
-
-
-def redacted(raw: bytes, credential: Credential | None) -> bytes:
-    if credential is None or len(credential.secret) < _MIN_REDACTED:
-        return raw
-    return raw.replace(credential.secret.encode(), f"[credential {credential.name}]".encode())
 
 
 def _said(status: int, raw: bytes, body: Any) -> str:

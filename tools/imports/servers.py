@@ -1,7 +1,7 @@
 """MCP servers of the installation: named, switched, and read again. The only writer of `McpServer`."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import transaction
@@ -16,6 +16,7 @@ from tools import catalog
 from tools.definitions import Credential
 from tools.egress import Egress
 from tools.models import McpServer
+from tools.redaction import Redactor
 from tools.spec import destination
 
 from . import definitions, mcp
@@ -128,12 +129,16 @@ def read(name: str, egress: Egress | None) -> tuple[McpServer, mcp.Listing]:
     if server is None:
         raise NotFound("MCP server")
     allow = frozenset(EgressAllow.objects.values_list("host_port", flat=True))
+    credential = credential_of(server)
+    redactor = Redactor([credential] if credential else [])  # a server may quote the key that it was read with
     try:
-        listing = mcp.listing(server.url, allow, credential_of(server), egress)
+        listing = mcp.listing(server.url, allow, credential, egress)
     except mcp.McpFailure as failure:
-        McpServer.objects.filter(name=name).update(last_error=str(failure)[:500])
-        message = f"{name} could not be read: {failure}. Check its address, its credential and the egress list."
-        raise Refused("server_unreachable", message, 502, why=str(failure)[:500]) from None
+        why, _ = redactor.said(str(failure))
+        McpServer.objects.filter(name=name).update(last_error=why[:500])
+        message = f"{name} could not be read: {why}. Check its address, its credential and the egress list."
+        raise Refused("server_unreachable", message, 502, why=why[:500]) from None
+    listing = replace(listing, tools=tuple(redactor.value(tool)[0] for tool in listing.tools))
     McpServer.objects.filter(name=name).update(last_error="", last_seen_at=Now(), protocol_version=listing.protocol_version[:32])
     return server, listing
 
@@ -148,6 +153,5 @@ def credential_of(server: McpServer) -> Credential | None:
         raise Refused(
             "no_credential", f"No tenant that sees {server.name} has a credential {server.credential}.", credential=server.credential
         )
-    secret = credentials.open(row.tenant_id, row.name, row.sealed)
     kind: Any = row.kind
-    return Credential(row.name, kind, secret, row.header or None)
+    return Credential(row.name, kind, credentials.opened(row).secret, row.header or None)

@@ -43,9 +43,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         schedule()
         watch = Watch([sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"], Path(settings.HOME))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: watch.ask_to_stop())
         courier = Background()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: (watch.ask_to_stop(), courier.ask_to_stop()))
         courier.start()
         try:
             watch.run()

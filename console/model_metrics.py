@@ -1,0 +1,106 @@
+"""How models fare and what they cost: plain figures and series, as `console.metrics` has them for runs and tools.
+
+A call counts for the model that it ended with. Calls that were sent and are settled count; those in flight are told apart.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection
+
+from console.metrics import HOUR, Scope, first_id, last_hours
+
+SENT = "c.ord = 0 and c.attempt > 0 and c.state <> 'dispatched'"
+FAILED = "c.state = 'failed_not_applied'"
+BY_MODEL = f"""
+select c.name, grouping(date_trunc('hour', r.created_at, 'UTC')) = 1, date_trunc('hour', r.created_at, 'UTC'), count(*),
+  count(*) filter (where {FAILED}), percentile_cont(0.5) within group (order by c.latency_ms),
+  percentile_cont(0.95) within group (order by c.latency_ms), sum(c.cost_micro),
+  sum(c.cost_micro) filter (where r.created_at >= %(today)s), sum(c.attempt)
+from run r join call c on c.run_id = r.id
+where {{scope}} r.id >= %(first)s and r.created_at >= %(since)s and {SENT} and (%(name)s::text is null or c.name = %(name)s)
+group by grouping sets ((c.name), (c.name, date_trunc('hour', r.created_at, 'UTC')))
+"""
+IN_FLIGHT = """
+select c.name, count(*) from run r join call c on c.run_id = r.id
+where {scope} r.owner is not null and c.ord = 0 and c.state = 'dispatched' group by 1
+"""
+BY_ROLE = f"""
+select s.role, count(*), count(*) filter (where {FAILED}), sum(c.cost_micro), sum(c.tokens_in), sum(c.tokens_out)
+from run r join call c on c.run_id = r.id join step s on s.run_id = c.run_id and s.step = c.step
+where {{scope}} r.id >= %(first)s and r.created_at >= %(since)s and {SENT} and c.name = %(name)s
+group by 1 order by 4 desc nulls last, 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Calls of one model in a stretch of time that began at `at`. `sends`: with every attempt."""
+
+    at: datetime
+    calls: int = 0
+    errors: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    cost_micro: int = 0
+    today_micro: int = 0
+    sends: int = 0
+
+    @property
+    def error_rate(self) -> float:
+        return self.errors / self.calls if self.calls else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    name: str
+    calls: int
+    errors: int
+    cost_micro: int
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """One model in the last 24 clock hours: the whole, and each hour, the oldest first."""
+
+    whole: Stretch
+    hours: tuple[Stretch, ...]
+
+
+def models(scope: Scope, now: datetime, name: str | None = None) -> dict[str, Used]:
+    """The models that were called, by name. One query."""
+    since = last_hours(now)
+    wholes: dict[str, Stretch] = {}
+    hours: dict[str, dict[datetime, Stretch]] = {}
+    for model, whole, at, calls, errors, p50, p95, cost, today, sends in _rows(BY_MODEL, scope, since, now, name):
+        found = Stretch(since if whole else at, calls, errors, p50, p95, int(cost or 0), int(today or 0), int(sends or 0))
+        if whole:
+            wholes[model] = found
+        else:
+            hours.setdefault(model, {})[at] = found
+    times = [since + n * HOUR for n in range(24)]
+    return {model: Used(whole, tuple(hours[model].get(at) or Stretch(at) for at in times)) for model, whole in wholes.items()}
+
+
+def in_flight(scope: Scope) -> dict[str, int]:
+    now = datetime.now(UTC)
+    return dict(_rows(IN_FLIGHT, scope, now, now, None))
+
+
+def roles(scope: Scope, now: datetime, name: str) -> list[Role]:
+    """What each role has spent on the model, the dearest first."""
+    return [
+        Role(role, calls, errors, *(int(n or 0) for n in rest))
+        for role, calls, errors, *rest in _rows(BY_ROLE, scope, last_hours(now), now, name)
+    ]
+
+
+def _rows(sql: str, scope: Scope, since: datetime, now: datetime, name: str | None) -> list[Any]:
+    limit = "" if scope is None else "r.tenant_id = %(tenant)s and"
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    with connection.cursor() as cursor:
+        cursor.execute(sql.format(scope=limit), {"tenant": scope, "first": first_id(since), "since": since, "today": today, "name": name})
+        return list(cursor.fetchall())
