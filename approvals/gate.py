@@ -5,25 +5,27 @@ hold that lock (`runs.signoff`, `runs.lifecycle`, the engine's own transaction) 
 Times are the database's; each check is a statement of its own after the lock, so `Now()` (the statement's time) is after it.
 """
 
-from datetime import UTC, timedelta
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
-from tenants.models import Member, User
-from tenants.roles import Role, at_least
 
+from . import people, standing
+from .digest import moved
 from .models import Approval, ApprovalDecision
 
 State = Approval.State
 Verdict = ApprovalDecision.Verdict
 OPEN = (State.PENDING, State.APPROVED)
 REASON_MAX = 2000
+BREAK_GLASS_REASON_MIN = 10
 
 
 class Outcome(StrEnum):
@@ -52,8 +54,11 @@ def request(
     needed: int,
     expires_s: float,
     kind: str = Approval.Kind.CALL,
+    sealed: Mapping[str, str | None] | None = None,
+    group: str = "",
+    replaces: UUID | None = None,
 ) -> Approval:
-    """Ask people about one call, or about more of a run's budget.
+    """Ask people about one call, one answer, or more of a run's budget.
 
     The open approval of that place is returned if its digest is the same, and voided otherwise.
     """
@@ -63,41 +68,84 @@ def request(
         for one in waiting:
             if one.digest == digest:
                 return one
-            _close(one, State.VOID, void_reason=f"What would be sent has changed: {_moved(one, asked)}.")
+            _close(one, State.VOID, void_reason=f"What would be sent has changed: {_moved(one, asked, sealed or {})}."[:200])
+            replaces = one.id
         approval = Approval.objects.create(
             tenant_id=tenant_id, run_id=run_id, step=step, ord=ord, agent=agent, tool=tool, digest=digest, risk=risk, why=why,
-            evidence=evidence, kind=kind, starter_id=starter_id, needed=max(1, needed), expires_at=Now() + timedelta(seconds=expires_s),
-            **asked,
+            evidence=evidence, kind=kind, starter_id=starter_id, needed=max(1, needed), sealed=dict(sealed or {}), group=group,
+            replaces=replaces, expires_at=Now() + people.seconds(expires_s), **asked,
         )  # fmt: skip
         approval.refresh_from_db()
     return approval
 
 
-def decide(actor: Actor, approval: Approval, *, verdict: str, digest: str, reason: str = "") -> Outcome:
+def decide(
+    actor: Actor, approval: Approval, *, verdict: str, digest: str, reason: str = "", surface: str = "", break_glass: bool = False
+) -> Outcome:
     """Record one person's verdict on a locked approval; `approval` is brought up to date.
 
-    Refuses with: not_found (another tenant's), unknown_verdict 422, scope_missing, account_inactive, role_missing, own_run 403,
-    already_decided (winner, verdict, at), approval_void, stale_digest (digest) 409, approval_expired 410.
+    `break_glass`: approve alone what needs more people or a group, for a reason that others review afterwards.
+    Refuses with: not_found (another tenant's), unknown_verdict, reason_missing 422, scope_missing, account_inactive, role_missing,
+    not_in_group, own_run 403, already_decided (winner, verdict, at), approval_void, stale_digest (digest) 409, approval_expired 410.
     """
     if not actor.sees(approval.tenant_id):
         raise NotFound("approval")
     if verdict not in Verdict.values:
         raise Refused("unknown_verdict", "The verdict is approve or reject.", 422, known=list(Verdict.values))
-    _may_decide(actor, approval)
+    standing_for = people.may_decide(actor, approval, break_glass=break_glass)
     if approval.decisions.filter(user=actor.user, verdict=verdict, digest=digest).exists():
         return Outcome.REPEATED
     _is_open(actor, approval)
-    if approval.digest != digest:
-        message = "What you were shown is not what would be sent. Read it again, then decide."
-        raise Refused("stale_digest", message, 409, digest=approval.digest)
-    ApprovalDecision.objects.create(approval=approval, user=actor.user, verdict=verdict, digest=digest, reason=storable(reason))
+    _is_shown(approval, digest)
+    if break_glass and len(reason.strip()) < BREAK_GLASS_REASON_MIN:
+        message = f"Breaking the glass needs a reason of at least {BREAK_GLASS_REASON_MIN} characters: others will read it."
+        raise Refused("reason_missing", message, 422, field="reason")
+    ApprovalDecision.objects.create(
+        approval=approval, user=actor.user, verdict=verdict, digest=digest, reason=storable(reason), surface=surface,
+        break_glass=break_glass, for_user=standing_for,
+    )  # fmt: skip
     if verdict == Verdict.REJECT:
         _close(approval, State.REJECTED)
         return Outcome.REJECTED
-    if approval.decisions.filter(verdict=Verdict.APPROVE).count() < approval.needed:
+    if not (break_glass or agreed(approval)):
         return Outcome.COUNTED
     _close(approval, State.APPROVED)
     return Outcome.APPROVED
+
+
+def edit(
+    actor: Actor, approval: Approval, *, args: bytes, sealed: Mapping[str, str | None], digest: str, shown: str, reason: str
+) -> Approval:
+    """Replace a locked request by one with other arguments; earlier yeses are gone, the editor's counts for the new one.
+
+    `shown`: the digest that the editor saw; `sealed`, `digest`: of what would be sent now. -> the new request, approved if that is
+    enough already. The editor alone never is. Refuses as `decide`.
+    """
+    if not actor.sees(approval.tenant_id):
+        raise NotFound("approval")
+    people.may_decide(actor, approval)
+    _is_open(actor, approval, again=True)
+    _is_shown(approval, shown)
+    old = approval.id
+    _close(approval, State.VOID, void_reason=f"{actor.user.username} edited the arguments."[:200])
+    made = Approval.objects.get(pk=old)
+    made.pk, made._state.adding = None, True
+    made.id = people.new_id()
+    made.state, made.void_reason, made.decided_at = State.PENDING, "", None
+    made.proposed = approval.proposed or approval.args
+    made.args, made.sealed, made.digest, made.replaces, made.edited_by = args, dict(sealed), digest, old, actor.user
+    made.save(force_insert=True)
+    made.refresh_from_db()
+    ApprovalDecision.objects.create(approval=made, user=actor.user, verdict=Verdict.APPROVE, digest=digest, reason=storable(reason))
+    if agreed(made):
+        _close(made, State.APPROVED)
+    return made
+
+
+def agreed(approval: Approval) -> bool:
+    """Enough people said yes, and not only the one who wrote what they agree to."""
+    voices = set(approval.decisions.filter(verdict=Verdict.APPROVE).values_list("user_id", flat=True))
+    return len(voices) >= approval.needed and voices != {approval.edited_by_id}
 
 
 def expire(approval: Approval) -> bool:
@@ -106,24 +154,39 @@ def expire(approval: Approval) -> bool:
     return bool(late.update(state=State.EXPIRED, decided_at=Now()))
 
 
-def consume(approval: Approval, digest: str) -> bool:
+def consume(approval: Approval, digest: str, sealed: Mapping[str, str | None] | None = None) -> bool:
     """approved -> consumed, in the transaction that writes the intent. `digest` is recomputed from what will be sent.
 
-    False: send nothing. If the digest has moved, or too few of the approvers may still decide, the approval is void from
-    here on, so that `request` asks anew.
+    False: send nothing. If anything has moved, or those who approved may no longer decide, the approval is void from here on, its
+    reason says why, and `request` asks anew.
     """
     approved = Approval.objects.filter(id=approval.id, state=State.APPROVED)
     current = approved.select_for_update(no_key=True).first()
     if current is None:
         return False
-    if current.digest != digest:
-        _close(current, State.VOID, void_reason="What would be sent has changed.")
-        return False
-    voices = current.decisions.filter(verdict=Verdict.APPROVE).select_related("user")
-    if sum(_permitted(voice.user, current) for voice in voices) < current.needed:
-        _close(current, State.VOID, void_reason="Somebody who approved this may no longer decide it.")
+    if why := _spoiled(current, digest, sealed):
+        _close(current, State.VOID, void_reason=why[:200])
+        approval.refresh_from_db()
         return False
     return bool(approved.filter(digest=digest).update(state=State.CONSUMED))
+
+
+def _spoiled(current: Approval, digest: str, sealed: Mapping[str, str | None] | None) -> str:
+    """Why an approval cannot be used any more; empty when it can."""
+    if current.digest != digest:
+        drift = moved(current.sealed, sealed or {}) if current.sealed and sealed else ""
+        return f"What would be sent has changed: {drift}." if drift else "What would be sent has changed."
+    late = Approval.objects.filter(id=current.id, decided_at__lte=Now() - people.seconds(settings.APPROVAL_EXECUTE_WITHIN_S))
+    if late.exists():
+        return "It was approved too long ago."
+    if current.grant_id is not None:
+        return "" if standing.holds(current.grant_id) else "The standing grant was withdrawn."
+    voices = list(current.decisions.filter(verdict=Verdict.APPROVE).select_related("user", "for_user"))
+    if any(voice.break_glass and people.permitted(voice.user, current, break_glass=True) for voice in voices):
+        return ""
+    if sum(people.permitted(voice.user, current, of=voice.for_user) for voice in voices) < current.needed:
+        return "Somebody who approved this may no longer decide it."
+    return ""
 
 
 def void(run_id: UUID, reason: str) -> list[UUID]:
@@ -140,10 +203,14 @@ def withdraw(approval_id: UUID, reason: str) -> bool:
     return bool(waiting.update(state=State.VOID, void_reason=reason[:200], decided_at=Now()))
 
 
-def least_role(approval: Approval) -> Role:
-    """Who may decide: operators, and for high risk or what cannot be undone approvers."""
-    grave = approval.risk != "normal" or approval.effect not in ("read", "write", Approval.Kind.BUDGET, Approval.Kind.ANSWER)
-    return Role.APPROVER if grave else Role.OPERATOR
+def use_grant(approval: Approval, fits: standing.Fits) -> bool:
+    """pending -> approved by a standing grant that fits, one of its uses taken. False: people decide."""
+    grant = standing.take(approval, fits)
+    if grant is None:
+        return False
+    Approval.objects.filter(id=approval.id, state=State.PENDING).update(state=State.APPROVED, grant=grant, decided_at=Now())
+    approval.refresh_from_db()
+    return True
 
 
 def storable(reason: str) -> str:
@@ -153,40 +220,28 @@ def storable(reason: str) -> str:
     return reason.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _may_decide(actor: Actor, approval: Approval) -> None:
-    """By the key's scopes, and by what the database says about the person now: the request may have waited for the lock."""
-    actor.need("approvals:decide")
-    person = User.objects.get(pk=actor.user.pk)
-    if not person.is_active:
-        raise Refused("account_inactive", "This account is switched off.", 403)
-    if approval.starter_id == person.pk:
-        raise Refused("own_run", "You started this run, so somebody else must decide.", 403)
-    least = least_role(approval)
-    if not (actor.has_role(least) and _permitted(person, approval)):
-        raise Refused("role_missing", f"This needs the role {least} in its tenant, or a higher one.", 403, role=str(least))
+def _is_shown(approval: Approval, digest: str) -> None:
+    if approval.digest != digest:
+        message = "What you were shown is not what would be sent. Read it again, then decide."
+        raise Refused("stale_digest", message, 409, digest=approval.digest)
 
 
-def _permitted(person: User, approval: Approval) -> bool:
-    """Whether this person, as just read, holds the role that the approval asks for."""
-    if not person.is_active or person.is_platform_admin:
-        return person.is_active
-    role = Member.objects.filter(tenant_id=approval.tenant_id, user=person).values_list("role", flat=True).first()
-    return role is not None and at_least(role, least_role(approval))
-
-
-def _is_open(actor: Actor, approval: Approval) -> None:
-    """Pending, in time, and this person has not spoken yet."""
+def _is_open(actor: Actor, approval: Approval, *, again: bool = False) -> None:
+    """Pending, in time, and this person has not spoken yet (`again`: or may, for a new version)."""
     decisions = approval.decisions.select_related("user").order_by("-id")
-    winner = (decisions if approval.state != State.PENDING else decisions.filter(user=actor.user)).first()
+    mine = decisions.none() if again else decisions.filter(user=actor.user)
+    winner = (decisions if approval.state != State.PENDING else mine).first()
     if approval.state == State.VOID:
         raise Refused("approval_void", f"Nobody needs to decide this any more. {approval.void_reason}".strip(), 409)
     overdue = Approval.objects.filter(id=approval.id, expires_at__lte=Now()).exists()
     if approval.state == State.EXPIRED or (approval.state == State.PENDING and overdue):
         raise Refused("approval_expired", "The time to decide is over.", 410)
     if winner is not None:
-        at = winner.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         message = f"{winner.user.username} has already decided: {winner.verdict}."
+        at = people.instant(winner.at)
         raise Refused("already_decided", message, 409, winner=winner.user.username, verdict=winner.verdict, at=at)
+    if approval.grant_id is not None:
+        raise Refused("already_decided", "A standing grant has already approved this.", 409, winner="standing grant", verdict="approve")
 
 
 def _close(approval: Approval, state: State, **more: Any) -> None:
@@ -195,11 +250,13 @@ def _close(approval: Approval, state: State, **more: Any) -> None:
     approval.refresh_from_db()
 
 
-def _moved(approval: Approval, asked: dict[str, Any]) -> str:
-    """Which fields differ from those a person was shown. What is in no column of its own is the destination or the key."""
+def _moved(approval: Approval, asked: dict[str, Any], sealed: Mapping[str, str | None]) -> str:
+    """Which fields differ from those a person was shown."""
+    if approval.sealed and sealed:
+        return moved(approval.sealed, sealed) or "something"
     names = {"tool_version_id": "tool version", "effect": "effect", "args": "arguments"}
-    moved = [label for name, label in names.items() if _plain(getattr(approval, name)) != _plain(asked[name])]
-    return ", ".join(moved) or "destination or key"
+    found = [label for name, label in names.items() if _plain(getattr(approval, name)) != _plain(asked[name])]
+    return ", ".join(found) or "destination or key"
 
 
 def _plain(value: Any) -> Any:

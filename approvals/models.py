@@ -35,6 +35,15 @@ class Approval(models.Model):
     effect = models.CharField(max_length=16)
     args = models.BinaryField()  # exactly the bytes that will be sent
     digest = models.CharField(max_length=64)
+    sealed = models.JSONField(default=dict)  # the fields under the digest: says what moved when it drifts
+    proposed = models.BinaryField(null=True)  # what the model proposed, where a person edited it
+    edited_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")  # may not be the only one to approve it
+    replaces = models.UUIDField(null=True)  # the request that this one was edited from, or asks anew
+    group = models.CharField(max_length=64, blank=True, default="")  # the named group that decides; empty: everybody with the role
+    grant = models.ForeignKey("StandingGrant", on_delete=models.PROTECT, null=True, related_name="uses")  # approved by it
+    preview = models.JSONField(null=True)  # what the tool says the call would change: {at, before, after} or {at, error}
+    reminders = models.PositiveSmallIntegerField(db_default=0)  # sent so far
+    escalated_at = models.DateTimeField(null=True)
     risk = models.CharField(max_length=8, default="normal")  # normal | high
     why = models.TextField()  # why people are asked
     evidence = models.JSONField(default=list)  # [{step, ord, tool, result_sha256}]: the calls before this one
@@ -79,7 +88,61 @@ class ApprovalDecision(models.Model):
     verdict = models.CharField(max_length=8, choices=Verdict.choices)
     digest = models.CharField(max_length=64)  # the digest this person was shown
     reason = models.TextField(blank=True, default="")
+    surface = models.CharField(max_length=12, blank=True, default="")  # page, api, chat ...
+    break_glass = models.BooleanField(db_default=False)  # decided alone, against the rules, for a reason; reviewed afterwards
+    for_user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")  # by delegation
     at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["approval", "user"], name="one_verdict_per_person")]
+
+
+class Group(models.Model):
+    """Named people of a tenant who decide together."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    name = models.CharField(max_length=64)
+    people = models.ManyToManyField(User, related_name="approver_groups", blank=True)
+    escalates_to = models.CharField(max_length=64, blank=True, default="")  # another group, when half of the time is over
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "name"], name="one_group_per_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Delegation(models.Model):
+    """One person decides for another until it ends. Never more than the other may."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    of = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    to = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    until = models.DateTimeField()
+    reason = models.CharField(max_length=300, blank=True, default="")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+
+class StandingGrant(models.Model):
+    """A yes in advance: to one tool of one agent in one tenant, under a condition, so many times, until then."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    agent = models.CharField(max_length=64)
+    tool = models.CharField(max_length=64)
+    when = models.TextField(blank=True, default="")  # CEL over args; empty: any arguments
+    most = models.PositiveIntegerField()
+    used = models.PositiveIntegerField(db_default=0)
+    expires_at = models.DateTimeField()
+    reason = models.TextField()
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+    revoked_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [models.CheckConstraint(condition=models.Q(used__lte=models.F("most")), name="grant_not_overused")]
+
+    def __str__(self) -> str:
+        return encode("grt", self.id)

@@ -15,13 +15,13 @@ from tenants import audit, controls, credentials
 from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import Credential, EgressAllow, Tenant
-from tools import catalog, permissions
+from tools import catalog, permissions, versions
 from tools.imports import servers
 from tools.lint import Finding, findings
 from tools.models import McpServer, Permission, Tool
 from tools.spec import destination
 
-from . import apply_ceilings
+from . import apply_ceilings, apply_rules
 from .document import AgentBlock, CredentialBlock, Document, PermissionBlock, TenantBlock, ToolBlock
 
 Action = Literal["create", "update", "unchanged", "delete"]
@@ -31,7 +31,9 @@ ONE_AT_A_TIME = 0x5B0A_9917  # key of the advisory lock
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`kind`: tenant, egress, credential, model, mcp_server, tool, permission, agent, release or ceiling. `fields`: what an update changes.
+    """`kind`: tenant, egress, credential, model, mcp_server, tool, permission, rule, agent, release or ceiling.
+
+    `fields`: what an update changes.
 
     `lint`: of a tool, changed or not; no part of what two changes are compared by.
     """
@@ -69,17 +71,21 @@ def apply(
     """Bring the installation to the document in one transaction. Applying twice changes nothing the second time.
 
     The first release of an agent and every changed release block go live. A release that a person rolled back stays back
-    until its block changes. `prune` deletes permissions, egress entries, credentials, unused models and ceilings that a
+    until its block changes. `prune` deletes permissions, rules, egress entries, credentials, unused models and ceilings that a
     given section leaves out; tools, agents and tenants have a history and are never deleted. Refuses as the parts do, with the `path`.
     """
     catalog.need_platform_admin(actor)
     with connection.cursor() as cursor:
         cursor.execute("select pg_advisory_xact_lock(%s)", [ONE_AT_A_TIME])
     order = Order(actor, document, secrets or {})
-    steps = (put_tenants, put_egress, put_credentials, put_models, put_mcp_servers, put_tools, put_agents, put_permissions, put_ceilings)
-    changes = [change for step in steps for change in step(order)]
-    if prune:
-        changes += leave_out(order)
+    steps = (
+        put_tenants, put_egress, put_credentials, put_models, put_mcp_servers, put_tools, put_agents, put_permissions, put_rules,
+        put_ceilings,
+    )  # fmt: skip
+    with versions.together(actor, "configuration applied"):
+        changes = [change for step in steps for change in step(order)]
+        if prune:
+            changes += leave_out(order)
     if dry_run:
         transaction.set_rollback(True)
     return changes
@@ -257,6 +263,13 @@ def put_permission(order: Order, block: PermissionBlock) -> Change:
     return changed("permission", name, tuple(key for key in SETTINGS if getattr(before, key) != getattr(after, key)))
 
 
+def put_rules(order: Order) -> Iterator[Change]:
+    for index, block in enumerate(order.document.rules):
+        with at(f"rules[{index}]"):
+            name, action, fields = apply_rules.put(order.actor, block, tenant_of(block.tenant) if block.tenant else None)
+            yield Change("rule", name, action, fields)
+
+
 def put_ceilings(order: Order) -> Iterator[Change]:
     """Last: a new ceiling holds up whoever accepts a run until this transaction is over."""
     for place in apply_ceilings.places(order.document):
@@ -270,6 +283,8 @@ def leave_out(order: Order) -> list[Change]:
     given, gone = order.document.model_fields_set, list[Change]()
     if "permissions" in given:
         gone += prune_permissions(order)
+    if "rules" in given:
+        gone += [Change("rule", name, "delete") for name in apply_rules.prune(order.actor, order.document)]
     if "egress" in given:
         allowed = {host_port.lower() for host_port in order.document.egress.allow}
         for host_port in EgressAllow.objects.exclude(host_port__in=allowed).values_list("host_port", flat=True):

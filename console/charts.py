@@ -67,10 +67,8 @@ def spend(days: Sequence[Day], ceiling_micro: int | None) -> Figure:
     data = [bars(x, paid, "Cost", "--c1", "")]
     if ceiling_micro is not None:
         data.append(line(x, [ceiling_micro / 1e6] * len(x), "Ceiling of a day", "--c5", "dash") | {"mode": "lines"})
-    return {
-        "data": data,
-        "layout": {"xaxis": {"type": "category", "nticks": 7}, "yaxis": {"tickprefix": "$"}, "margin": {"l": 56, "r": 14, "t": 10, "b": 26}},
-    }
+    margin = {"l": 56, "r": 14, "t": 10, "b": 26}
+    return {"data": data, "layout": {"xaxis": {"type": "category", "nticks": 7}, "yaxis": {"tickprefix": "$"}, "margin": margin}}
 
 
 def tool_errors(tools: Sequence[ToolHealth], worst: int = 6) -> Figure:

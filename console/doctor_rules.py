@@ -149,6 +149,20 @@ PEOPLE_RULES = (
     ),
 )  # fmt: skip
 
+SWITCH_RULES = (
+    Rule(
+        "paused_by_nothing", "A run is paused by a kill switch that was lifted over a minute ago.",
+        "Check that engines run: they queue such runs each second. Else cancel the run.",
+        runs(f"""r.state = 'paused' and r.paused_by is not null and {LIVES} and not exists (select from runs_switch s
+            where s.id = r.paused_by and (s.lifted_at is null or s.lifted_at > statement_timestamp() - interval '60 seconds'))"""),
+    ),
+    Rule(
+        "pause_and_state_disagree", "A run names the kill switch that pauses it, and is not paused.",
+        "Find what moved the run: only a lift, a cancel or its end does.",
+        runs("r.paused_by is not null and r.state <> 'paused'"),
+    ),
+)  # fmt: skip
+
 CALL_RULES = (
     Rule(
         "effect_without_decision", "A write was sent that neither the policy allowed nor a person approved.",
@@ -267,4 +281,4 @@ PLACE_RULES = (
     ),
 )  # fmt: skip
 
-RULES = (*WAITING_RULES, *HISTORY_RULES, *PEOPLE_RULES, *CALL_RULES, *COUNT_RULES, *CEILING_RULES, *PLACE_RULES)
+RULES = (*WAITING_RULES, *HISTORY_RULES, *PEOPLE_RULES, *SWITCH_RULES, *CALL_RULES, *COUNT_RULES, *CEILING_RULES, *PLACE_RULES)

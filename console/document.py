@@ -21,10 +21,7 @@ VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 NOT_BUILT = (  # known to the contract, enforced by nothing yet
     "tools[].preview",
     "tools[].compensate",
-    "agents[].release.ladder",
     "agents[].release.memory",
-    "agents[].release.models.critique",
-    "rules",
     "runbooks",
     "suites",
     "detectors",
@@ -107,6 +104,16 @@ class PermissionBlock(Strict):
     loosen: bool = False
 
 
+class RuleBlock(Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+    tenant: Slug | None = None
+    decision: Literal["ask", "draft", "deny"]
+    when: Annotated[str, Field(min_length=1, max_length=2000)]
+    on: Literal["call", "answer"] = "call"
+    approvers: Annotated[int, Field(ge=1, le=9)] = 1
+    enabled: bool = True
+
+
 class AgentBlock(Strict):
     name: Name
     tenants: tuple[Slug, ...] = ()
@@ -125,6 +132,7 @@ class Document(Strict):
     mcp_servers: tuple[McpServerBlock, ...] = ()
     tools: tuple[ToolBlock, ...] = ()
     permissions: tuple[PermissionBlock, ...] = ()
+    rules: tuple[RuleBlock, ...] = ()
     agents: tuple[AgentBlock, ...] = ()
 
     @model_validator(mode="after")
@@ -136,6 +144,7 @@ class Document(Strict):
             "mcp_servers": [s.name for s in self.mcp_servers],
             "tools": [t.name for t in self.tools],
             "permissions": [(p.tool, p.tenant, p.agent, p.user_role, p.when) for p in self.permissions],
+            "rules": [(r.name, r.tenant) for r in self.rules],
             "agents": [a.name for a in self.agents],
         }
         for section, names in named.items():
@@ -243,8 +252,16 @@ def read(raw: bytes | str) -> Any:
     return value
 
 
+BOOL = "tag:yaml.org,2002:bool"
+
+
 class Loader(yaml.CSafeLoader):
-    """Safe, and refuses a key that is there twice, and merge keys (they multiply)."""
+    """Safe, and refuses a key that is there twice, and merge keys (they multiply). Only true and false are booleans, as in YAML 1.2:
+    `on` is a key of rules and of rungs."""
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != BOOL] for first, pairs in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
@@ -255,6 +272,9 @@ class Loader(yaml.CSafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} is there twice", key.start_mark)
             seen.add((key.tag, str(key.value)))
         return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def check_events(text: bytes) -> None:

@@ -57,14 +57,27 @@ def stopped_here(stop: Stop) -> str:
     return f"{figure(limit, stop.get('used', 0))} of {figure(limit, stop.get('value', 0))}{who}{where}"
 
 
-def amount(limit: str, more: Any) -> str:
-    """How much more of a limit: "$0.04", "1 step", "2 tool calls"."""
+def amount(limit: str, value: Any) -> str:
+    """So much of a limit: "$0.04", "1 step", "2 tool calls"."""
     if limit == "max_cost_usd":
-        return dollars(more)
-    return f"{int(more):,} {ONE[limit] if limit in ONE and int(more) == 1 else name_of(limit)}"
+        return dollars(value)
+    return f"{int(value):,} {ONE[limit] if limit in ONE and int(value) == 1 else name_of(limit)}"
+
+
+def more(limit: str, by: Any) -> str:
+    """ "$0.04 more", "1 more step"."""
+    number, _, name = amount(limit, by).partition(" ")
+    return f"{number} more {name}".strip()
 
 
 def amounts(add: Mapping[str, Any]) -> str:
-    """ "$0.04 and 2 steps"."""
-    said = [amount(limit, more) for limit, more in add.items() if more is not None]
+    """ "$0.04 more and 2 more steps"."""
+    said = [more(limit, by) for limit, by in add.items() if by is not None]
     return " and ".join(part for part in (", ".join(said[:-1]), *said[-1:]) if part)
+
+
+def so_far(used: Mapping[str, Any]) -> str:
+    """What a run has spent, as a request for more says it: "$0.0721, 3 steps, 2 tool calls, 1 write"."""
+    counts = {"steps": "max_steps", "tool_calls": "max_tool_calls", "writes": "max_writes"}
+    said = [dollars(used["cost_usd"])] if used.get("cost_usd") is not None else []
+    return ", ".join(said + [amount(limit, used[name]) for name, limit in counts.items() if used.get(name) is not None])

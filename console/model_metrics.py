@@ -27,8 +27,8 @@ select c.name, count(*) from run r join call c on c.run_id = r.id
 where {scope} r.owner is not null and c.ord = 0 and c.state = 'dispatched' group by 1
 """
 BY_ROLE = f"""
-select s.role, count(*), count(*) filter (where {FAILED}), sum(c.cost_micro), sum(c.tokens_in), sum(c.tokens_out)
-from run r join call c on c.run_id = r.id join step s on s.run_id = c.run_id and s.step = c.step
+select coalesce(s.role, ''), count(*), count(*) filter (where {FAILED}), sum(c.cost_micro), sum(c.tokens_in), sum(c.tokens_out)
+from run r join call c on c.run_id = r.id left join step s on s.run_id = c.run_id and s.step = c.step
 where {{scope}} r.id >= %(first)s and r.created_at >= %(since)s and {SENT} and c.name = %(name)s
 group by 1 order by 4 desc nulls last, 1
 """
@@ -91,7 +91,7 @@ def in_flight(scope: Scope) -> dict[str, int]:
 
 
 def roles(scope: Scope, now: datetime, name: str) -> list[Role]:
-    """What each role has spent on the model, the dearest first."""
+    """What each role has spent on the model, the dearest first. A step that got no answer has no role: its name is empty."""
     return [
         Role(role, calls, errors, *(int(n or 0) for n in rest))
         for role, calls, errors, *rest in _rows(BY_ROLE, scope, last_hours(now), now, name)

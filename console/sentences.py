@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import limits
+
 # verb -> the word between what is done and whom it concerns
 VERBS: Mapping[str, str] = {
     **dict.fromkeys(("create", "open", "add", "book", "schedule", "order", "buy"), "for"),
@@ -73,6 +75,11 @@ def phrase(tool: str, args: Any) -> tuple[Part, ...] | None:
     parts += thing(verb, noun, given, direct)
     parts += concerned(verb, given, direct)
     return tuple(parts)
+
+
+def more_budget(agent: str, add: Mapping[str, Any]) -> str:
+    """What a request for more of a run's limits asks for."""
+    return f"More budget: {agent} asks for {limits.amounts(add)}"
 
 
 def named(tool: str) -> tuple[str, str]:

@@ -221,6 +221,7 @@ Q_CLUSTER |= {"redis": REDIS_URL} if REDIS_URL else {"orm": "default"}
 SIGNALBOX_TOOL_MODULES = [m for m in os.environ.get("SIGNALBOX_TOOL_MODULES", "").split(",") if m]
 # Seconds. The lease is the engine's; tests shorten it.
 LEASE_TTL_S = float(os.environ.get("SIGNALBOX_LEASE_TTL_S") or 30)
+APPROVAL_EXECUTE_WITHIN_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXECUTE_WITHIN_S") or 900)
 APPROVAL_EXPIRY_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXPIRY_S") or 3600)
 ENGINE_SLOTS = int(os.environ.get("SIGNALBOX_ENGINE_SLOTS") or 1000)
 

@@ -110,7 +110,9 @@ def standings(actor: Actor, now: datetime) -> list[Standing]:
     held = {(one.ceiling_id, one.starts_at): one for one in Spending.objects.filter(starts_at__in=starts)}
     found = [standing(ceiling, now, held) for ceiling in visible(actor)]
     kinds = Ceiling.Kind.values
-    return sorted(found, key=lambda one: (one.ceiling.agent != "", one.ceiling.tenant_id is not None, one.scope, kinds.index(one.ceiling.kind)))
+    return sorted(
+        found, key=lambda one: (one.ceiling.agent != "", one.ceiling.tenant_id is not None, one.scope, kinds.index(one.ceiling.kind))
+    )
 
 
 def standing(ceiling: Ceiling, now: datetime, held: dict[tuple[int, datetime], Spending]) -> Standing:

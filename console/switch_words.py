@@ -7,7 +7,12 @@ from runs.models import Switch
 
 def subject(scope: str, tenant: str, agent: str, tool: str) -> str:
     where = f" in {tenant}" if tenant else ""
-    words = {"all": "Everything", "tenant": f"All work in {tenant}", "agent": f"The agent {agent}{where}", "tool": f"The tool {tool}{where}"}
+    words = {
+        "all": "Everything",
+        "tenant": f"All work in {tenant}",
+        "agent": f"The agent {agent}{where}",
+        "tool": f"The tool {tool}{where}",
+    }
     return words.get(scope, f"All writes{where}")
 
 

@@ -13,8 +13,8 @@ from django_q.models import Schedule
 from tools.imports import servers
 from tools.models import McpServer
 
-from . import doctor
-from .models import Examination
+from . import backtests, doctor
+from .models import Examination, PolicyBacktest
 
 log = logging.getLogger(__name__)
 KEPT = timedelta(days=30)
@@ -47,6 +47,13 @@ def refresh(name: str) -> servers.Seen:
     except Exception:
         log.exception("the MCP server %s could not be read", name)
         return servers.Seen(name, error="it could not be read")
+
+
+def backtest(backtest_id: str) -> None:
+    """A back-test that a person asked for and that is too large to wait for."""
+    found = PolicyBacktest.objects.select_related("tenant").filter(pk=backtest_id).first()
+    if found is not None:
+        backtests.run(found)
 
 
 def ensure_schedules() -> None:

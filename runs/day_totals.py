@@ -1,10 +1,11 @@
 """What a tenant's runs wrote today (UTC), by tool: for rules over amounts that no single run may see."""
 
-import json
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
+
+from tools import past
 
 # Sent and not known to have failed. Through the partial index over writes.
 TODAY = """
@@ -21,9 +22,5 @@ def today(tenant: UUID) -> dict[str, Any]:
     with connection.cursor() as cursor:
         cursor.execute(TODAY, [tenant])
         for name, args in cursor.fetchall():
-            tool = tools.setdefault(name, {"count": 0, "sums": {}})
-            tool["count"] += 1
-            for field, value in json.loads(bytes(args or b"{}")).items():
-                if isinstance(value, int | float) and not isinstance(value, bool):
-                    tool["sums"][field] = tool["sums"].get(field, 0) + value
+            past.add(tools, name, bytes(args or b"{}"))
     return {"tools": tools}

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     POLICY_DECIDED = "policy_decided"
     POLICY_VIOLATED = "policy_violated"
     APPROVAL_REQUESTED = "approval_requested"
+    APPROVAL_EDITED = "approval_edited"  # a person wrote other arguments; earlier approvals are gone
     APPROVAL_DECIDED = "approval_decided"
     APPROVAL_EXPIRED = "approval_expired"
     APPROVAL_VOIDED = "approval_voided"

@@ -44,7 +44,8 @@ select c.name, count(*) from run r join call c on c.run_id = r.id
 where {RUNS} and r.id >= %(since)s and c.ord > 0 and c.dispatched_at is not null and {CALLS} group by 1 order by 2 desc, 1
 """
 SINCE = f"""
-select (select count(*) from run r where {RUNS} and r.id >= %(since)s and r.id < %(end)s), count(c.run_id), count(c.run_id) filter (where {WRITE})
+select (select count(*) from run r where {RUNS} and r.id >= %(since)s and r.id < %(end)s),
+    count(c.run_id), count(c.run_id) filter (where {WRITE})
 from run r join call c on c.run_id = r.id
 where {RUNS} and r.id >= %(before)s and c.dispatched_at >= %(at)s and c.dispatched_at < %(until)s and {CALLS}
 """
@@ -91,7 +92,13 @@ def since(switch: Switch, within: UUID | None) -> Since:
     """From its first moment to its last, or to now. `within`: only of this tenant."""
     given = _given(switch.scope, switch.tenant_id or within, switch.agent, switch.tool)
     until = switch.lifted_at or timezone.now()
-    given |= {"at": switch.at, "until": until, "since": first_id(switch.at), "end": first_id(until), "before": first_id(switch.at - LONGEST)}
+    given |= {
+        "at": switch.at,
+        "until": until,
+        "since": first_id(switch.at),
+        "end": first_id(until),
+        "before": first_id(switch.at - LONGEST),
+    }
     return Since(*_row(SINCE, given))
 
 

@@ -85,8 +85,9 @@ def submit(
 ) -> Accepted:
     """Accept a run, or give back the one this key was answered with. `priority` 1: the caller waits for the answer.
 
-    Refuses with: ceiling_reached 402, quota_concurrent_runs, quota_runs_per_minute 429, scope_missing, tenant_inactive 403, not_found, no_live_release, idempotency_in_flight 409, input_too_large,
-    metadata_too_large 413, idempotency_key_reused, idempotency_key_invalid, egress_refused, callback_secret_missing 422.
+    Refuses with: ceiling_reached 402, scope_missing, tenant_inactive 403, not_found, no_live_release, idempotency_in_flight 409,
+    input_too_large, metadata_too_large 413, quota_concurrent_runs, quota_runs_per_minute 429, idempotency_key_reused,
+    idempotency_key_invalid, egress_refused, callback_secret_missing 422.
     """
     actor.need("runs:write")
     _sizes(order)

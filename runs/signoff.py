@@ -13,7 +13,7 @@ from approvals.models import Approval
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
-from . import grants
+from . import edits, grants
 from .events import Kind, event
 from .failpoints import fp
 from .history import append
@@ -24,20 +24,43 @@ from .states import TERMINAL, CallState, RunState
 WAITS = (RunState.WAITING_APPROVAL, RunState.WAITING_BUDGET)
 
 
-def decide(actor: Actor, approval_id: UUID, *, verdict: str, digest: str, reason: str = "", args: Any = None) -> Approval:
+def decide(
+    actor: Actor,
+    approval_id: UUID,
+    *,
+    verdict: str,
+    digest: str,
+    reason: str = "",
+    args: Any = None,
+    surface: str = "",
+    break_glass: bool = False,
+) -> Approval:
     """Record the verdict through the gate and wake the run when no call of it waits any more.
 
-    `digest` is the one this person was shown. Refuses as `gate.decide` does, and with run_not_waiting 409, not_supported 422.
+    `digest` is the one this person was shown. `args`: approve these arguments instead; the request is replaced by one for them, which
+    is returned. Refuses as `gate.decide` and `edits.change` do, and with run_not_waiting 409.
     """
-    if args is not None:
-        message = "Edited arguments are not supported yet. Reject, and say in the reason what should change."
-        raise Refused("not_supported", message, 422, key="args")
     with transaction.atomic():
         run, approval = _held(actor, approval_id)
-        outcome = gate.decide(actor, approval, verdict=verdict, digest=digest, reason=reason)
+        if args is not None:
+            edited = edits.change(actor, run, approval, verdict=verdict, shown=digest, args=args, reason=reason)
+            if edited is not None:
+                return _after_edit(run, edited, actor.user.username)
+        outcome = gate.decide(
+            actor, approval, verdict=verdict, digest=digest, reason=reason, surface=surface, break_glass=break_glass
+        )  # fmt: skip
         if outcome is not gate.Outcome.REPEATED and run is not None:
             _tell(run, approval, outcome, actor.user.username, verdict, gate.storable(reason))
     return approval
+
+
+def _after_edit(run: Run | None, edited: Approval, by: str) -> Approval:
+    if run is not None:
+        data = {"approval_id": edited.approval_id, "by": by, "digest": edited.digest, "fields": edits.changed_fields(edited)}
+        if edited.state == Approval.State.APPROVED:
+            _move_call(edited, state=CallState.READY, approval_id=edited.id)
+        _go_on(run, [_about(Kind.APPROVAL_EDITED, edited, "ok", data)])
+    return edited
 
 
 def extend(actor: Actor, run_id: UUID, add: grants.More, reason: str) -> Approval:

@@ -50,6 +50,7 @@ CALL_OF_TOOL = "step_id ord tool"
 CALL_OF_MODEL = "step_id ord model"
 SPENT = "latency_ms input_tokens output_tokens cost_micro"
 SENT = "attempt status result_sha256 sanitized?"
+RUNG = "n on do step limit? value? used? by? share? tool? error_type? of? verdict?"
 
 EVENTS: dict[str, Told] = {
     "run_accepted": Told("intake, in the transaction that accepts the run", "", "agent release input_sha256 retry_of?"),
@@ -57,7 +58,7 @@ EVENTS: dict[str, Told] = {
     "run_resumed": Told("no call of the run waits for a person any more: it is queued again"),
     "run_claimed": Told("an engine claims it again after a wait"),
     "run_taken_over": Told("another engine takes it, because the lease of its owner is over"),
-    "run_parked": Told("the engine lets go of it: to people, to a timer, or back to the queue", "step_id?", "state reason?"),
+    "run_parked": Told("the engine lets go of it: to people, to a timer, or back to the queue", "step_id?", "state reason? switch?"),
     "run_completed": Told(
         "the run ends; its last event", "step_id? input_tokens? output_tokens? cost_micro? result?", "state outcome stop? by?"
     ),
@@ -104,7 +105,11 @@ EVENTS: dict[str, Told] = {
     "policy_violated": Told(
         "the ruling is deny, or an approved call may no longer be sent", f"{CALL_OF_TOOL} result error_type", "decision? by? rev?"
     ),
-    "approval_requested": Told("people are asked about a call", CALL_OF_TOOL, "approval_id digest needed"),
+    "approval_requested": Told(
+        "people are asked about a call, or (with `limit`) for more of the run's budget",
+        "step_id ord tool?",
+        "approval_id digest needed limit?",
+    ),
     "approval_decided": Told(
         "a person has decided; the reason is kept as a hash here", f"{CALL_OF_TOOL} result", "approval_id by verdict state reason_sha256?"
     ),
@@ -113,6 +118,27 @@ EVENTS: dict[str, Told] = {
     "budget_exceeded": Told("a limit has no room for the next call; the run ends", "step_id result", "limit value used by step"),
     "deadline_exceeded": Told("the time of the run is over; the run ends", "result", "limit value"),
     "fallback_activated": Told("a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type?", "from to reason? limit?"),
+    "rung_entered": Told(
+        "the run takes a rung of its ladder and goes on with less; the same is kept in its record (`rungs`)",
+        "step_id result",
+        f"{RUNG} last_step? from? age_s? exact? results?",
+    ),
+    "rung_missed": Told("a rung had nothing to give, so the next one was tried", "step_id result", RUNG),
+    "rung_left": Told("the run ends, and with it each rung that it stood on", "step_id result", "n on do"),
+    "loop_detected": Told(
+        "a call is not sent, because it was answered `times` times before, each time alike, the last time in step `seen`",
+        f"{CALL_OF_TOOL} result",
+        "times seen",
+    ),
+    "call_drafted": Told("a write is kept for a person instead of sent; it is never sent by this run", f"{CALL_OF_TOOL} result", "attempt"),
+    "critique_decided": Told(
+        "a critique has checked step `of`; the reasons are in its reply, their number here",
+        "step_id model? result",
+        "of checks verdict reasons",
+    ),
+    "budget_granted": Told(
+        "a person has raised limits of this run, each with its value before and after", "step_id result", "approval_id by limits"
+    ),
 }
 
 

@@ -75,4 +75,4 @@ class CeilingPage(ByTenant):
         obj.save()
 
     def touched(self, obj: Ceiling) -> None:
-        ceilings.lock()  # held until the commit: nobody accepts a run without seeing the change
+        ceilings.lock(obj)  # held until the commit: nobody accepts a run without seeing the change

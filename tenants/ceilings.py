@@ -58,7 +58,7 @@ def put(actor: Actor | None, tenant: Tenant | None, agent: str, kind: str, value
 def delete(actor: Actor | None, ceiling: Ceiling, reason: str = "") -> None:
     """With its windows: what is held there is held no more."""
     need(actor, ceiling.tenant)
-    lock()
+    lock(ceiling)
     row = Ceiling.objects.filter(pk=ceiling.pk).first()
     if row is None:
         raise NotFound("ceiling")
@@ -77,10 +77,15 @@ def need(actor: Actor | None, tenant: Tenant | None) -> None:
         raise NotFound("tenant")
 
 
-def lock() -> None:
-    """Waits for the runs that are being accepted without the new ceiling: a window that starts later finds them in the tables."""
+def lock(ceiling: Ceiling | None = None) -> None:
+    """Waits for the runs that are being accepted without the new ceiling: a window that starts later finds them in the tables.
+
+    One that is to go has its windows locked as well, before anything under them.
+    """
     with connection.cursor() as cursor:
         cursor.execute("select pg_advisory_xact_lock(%s)", [ACCEPTING])
+        if ceiling is not None:
+            cursor.execute("select id from tenants_spending where ceiling_id = %s order by id for update", [ceiling.pk])
 
 
 def note(actor: Actor | None, row: Ceiling, verb: str, before: int | None, after: int | None, reason: str) -> None:

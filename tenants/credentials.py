@@ -47,7 +47,7 @@ def open(tenant_id: UUID, name: str, sealed: bytes | memoryview, keys: MultiFern
 
 def opened(row: Credential) -> Opened:
     """Raises Unreadable. From here on the logs of this process leave the secret out."""
-    found = Opened(row.name, row.kind, open(row.tenant_id, row.name, row.sealed), row.header or None)
+    found = Opened(row.name, row.kind, open(row.tenant_id, row.name, row.sealed), row.header or None, row.version)
     remember(found)
     return found
 

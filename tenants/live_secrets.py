@@ -14,6 +14,7 @@ class Opened:
     kind: str
     secret: str = field(repr=False)
     header: str | None = None
+    version: int = 1
 
 
 _seen: dict[str, Opened] = {}

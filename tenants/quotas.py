@@ -125,7 +125,7 @@ def hold(tenant: Tenant, agent: str, run_id: UUID, cap_micro: int, now: datetime
     if counters:
         _count(counters, now, ledger)
     if costs:
-        ids = sorted(_window(bound, now, ledger) for bound in costs)
+        ids = sorted(_window(bound, now, ledger, run_id) for bound in costs)
         fold(AT_ONCE, ids)
         full = _rows(RESERVE, {"windows": ids, "run": run_id, "micro": cap_micro})
         if full:
@@ -152,6 +152,8 @@ def fold(limit: int = AT_ONCE, also: Sequence[int] = ()) -> int:
 def open_windows(now: datetime, ledger: Ledger) -> int:
     """The present windows of all cost ceilings, so that a new one shows what was accepted before it; how many were missing."""
     costs = _bounds(Ceiling.objects.filter(kind__in=windows.COSTS).select_related("tenant").order_by("id"))
+    if not costs:
+        return 0
     starts = {windows.starts(kind, now) for kind in windows.COSTS}
     there = set(Spending.objects.filter(starts_at__in=starts).values_list("ceiling_id", "starts_at"))
     missing = [bound for bound in costs if (bound.id, windows.starts(bound.kind, now)) not in there]
@@ -189,21 +191,24 @@ def _count(bounds: list[Bound], now: datetime, ledger: Ledger) -> None:
         _do(TAKE, {"left": tokens - 1, "now": now, "id": bound.id})
 
 
-def _window(bound: Bound, now: datetime, ledger: Ledger) -> int:
+def _window(bound: Bound, now: datetime, ledger: Ledger, run_id: UUID) -> int:
     """The id of the window that `now` is in."""
     start = windows.starts(bound.kind, now)
     there = Spending.objects.filter(ceiling_id=bound.id, starts_at=start).values_list("id", flat=True)
     found = there.first()
     if found is None:
-        _open(bound, start, ledger)
+        _open(bound, start, ledger, run_id)
         found = there.get()
     return found
 
 
-def _open(bound: Bound, start: datetime, ledger: Ledger) -> None:
-    """A window starts from what was accepted in it before: its ceiling may be younger. Nothing, if somebody else was first."""
+def _open(bound: Bound, start: datetime, ledger: Ledger, but: UUID | None = None) -> None:
+    """A window starts from what was accepted in it before: its ceiling may be younger. Nothing, if somebody else was first.
+
+    `but`: the run that is being accepted, which reserves for itself.
+    """
     place = (bound.tenant, bound.agent, start, windows.ends(bound.kind, start))
-    live = ledger.reserved(*place)  # these cannot end now; whatever else was accepted in it has
+    live = [one for one in ledger.reserved(*place) if one[0] != but]  # these cannot end now; whatever else was accepted has
     made = _rows(OPEN, {"ceiling": bound.id, "start": start})
     if made:
         Reservation.objects.bulk_create([Reservation(run_id=run, spending_id=made[0][0], micro=micro) for run, micro in live])

@@ -17,7 +17,9 @@ from tenants.models import Tenant, User
 from tenants.roles import Role
 
 from . import catalog, conditions, lint, lookalikes, permissions
-from .models import Permission, Tool, ToolVersion
+from .definitions import Effect
+from .imports import definitions
+from .models import McpServer, Permission, Tool, ToolVersion
 
 if TYPE_CHECKING:
     Form = forms.ModelForm[Any]
@@ -66,17 +68,17 @@ class VersionInline(Inline):
 
 @admin.register(Tool)
 class ToolPage(ReadOnly):
-    """A tool changes through the configuration document and the API; here it is looked at and switched on and off."""
+    """A tool changes through the configuration document and the API; here it is looked at, switched, and classified when imported."""
 
     tenant_path = None
-    list_display = ("name", "enabled", "effect", "version", "tenants")
-    list_filter = ("enabled", "current__effect")
+    list_display = ("name", "enabled", "classified", "effect", "version", "tenants")
+    list_filter = ("enabled", "classified", "current__effect")
     list_select_related = ("current",)
     search_fields = ("name",)
     ordering = ("name",)
     inlines = (VersionInline,)
     readonly_fields = ("lint",)
-    actions = ("enable", "disable")
+    actions = ("enable", "disable", "is_read", "is_write", "is_irreversible")
 
     @admin.display(ordering="current__effect")
     def effect(self, tool: Tool) -> str:
@@ -101,9 +103,49 @@ class ToolPage(ReadOnly):
         self.switch(request, queryset, False)
 
     def switch(self, request: HttpRequest, queryset: QuerySet[Tool], enabled: bool) -> None:
-        with transaction.atomic():
-            done = [tool.name for tool in queryset if catalog.set_enabled(acting(request, None), tool.name, enabled)]
-        messages.success(request, f"Switched {'on' if enabled else 'off'}: {', '.join(done) or 'nothing new'}.")
+        try:
+            with transaction.atomic():
+                done = [tool.name for tool in queryset if catalog.set_enabled(acting(request, None), tool.name, enabled)]
+        except Refused as refused:
+            messages.error(request, f"Nothing was switched. {refused.message}")
+        else:
+            messages.success(request, f"Switched {'on' if enabled else 'off'}: {', '.join(done) or 'nothing new'}.")
+
+    @admin.action(description="Classify imported tools: read, changes nothing", permissions=["view"])
+    def is_read(self, request: HttpRequest, queryset: QuerySet[Tool]) -> None:
+        self.classify(request, queryset, Effect.READ)
+
+    @admin.action(description="Classify imported tools: write, changes something", permissions=["view"])
+    def is_write(self, request: HttpRequest, queryset: QuerySet[Tool]) -> None:
+        self.classify(request, queryset, Effect.WRITE)
+
+    @admin.action(description="Classify imported tools: irreversible, cannot be undone", permissions=["view"])
+    def is_irreversible(self, request: HttpRequest, queryset: QuerySet[Tool]) -> None:
+        self.classify(request, queryset, Effect.IRREVERSIBLE)
+
+    def classify(self, request: HttpRequest, queryset: QuerySet[Tool], effect: Effect) -> None:
+        """All of them or none. Labels and keys are said on the imports page and over the API."""
+        names = list(queryset.values_list("name", flat=True))
+        try:
+            with transaction.atomic():
+                for tool in queryset.select_related("current"):
+                    labels = tuple(tool.current.labels) if tool.current else ()
+                    reason = "classified in the admin"
+                    definitions.classify(acting(request, None), tool.name, effect=effect, idempotency="none", labels=labels, reason=reason)
+        except Refused as refused:
+            messages.error(request, f"Nothing was classified. {refused.message}")
+        else:
+            messages.success(request, f"Classified as {effect.value}: {', '.join(names)}.")
+
+
+@admin.register(McpServer)
+class McpServerPage(ReadOnly):
+    """Servers change through the configuration document and the imports page."""
+
+    tenant_path = None
+    list_display = ("name", "url", "enabled", "protocol_version", "last_seen_at", "last_error")
+    search_fields = ("name", "url")
+    ordering = ("name",)
 
 
 class PermissionForm(Form):

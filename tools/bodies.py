@@ -20,7 +20,7 @@ async def decoded(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncIter
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "deflate"):
         raise Unreadable("encoding", "the answer has an encoding that was not asked for")
-    if (response.content_length or 0) > max_bytes:
+    if response.method != "HEAD" and (response.content_length or 0) > max_bytes:
         raise Unreadable("too_large", f"the answer is larger than {max_bytes} bytes")
     inflate = _Inflate(max_bytes) if encoding in ("gzip", "deflate") else None
     received = unpacked = 0

@@ -137,6 +137,7 @@ class Credential:
     kind: Literal["bearer", "header", "basic"]
     secret: str = field(repr=False)
     header: str | None = None
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ class Decision(BaseModel):
     verdict: str
     digest: str
     reason: str = ""
-    args: dict[str, object] | None = None
+    args: dict[str, object] | None = None  # approve these arguments instead: the answer is the request that replaces this one
+    break_glass: bool = False
 
 
 def visible(actor: Actor) -> "QuerySet[Approval]":
@@ -82,5 +83,8 @@ class Decide(APIView):
             raise Refused("validation", "The body must be a JSON object.", 422)
         said = Decision.model_validate(request.data)
         approval = find(actor, approval_id)
-        signoff.decide(actor, approval.id, verdict=said.verdict, digest=said.digest, reason=said.reason, args=said.args)
-        return Response(records.approval_record(find(actor, approval_id)))
+        decided = signoff.decide(
+            actor, approval.id, verdict=said.verdict, digest=said.digest, reason=said.reason, args=said.args,
+            break_glass=said.break_glass, surface="api",
+        )  # fmt: skip
+        return Response(records.approval_record(find(actor, decided.approval_id)))

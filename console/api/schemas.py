@@ -114,6 +114,12 @@ DECISION = {
         "type": "object",
         "required": ["verdict", "digest"],
         "additionalProperties": False,
-        "properties": {"verdict": {"enum": ["approve", "reject"]}, "digest": TEXT, "reason": TEXT, "args": ANY},
+        "properties": {
+            "verdict": {"enum": ["approve", "reject"]},
+            "digest": TEXT,
+            "reason": TEXT,
+            "args": ANY,
+            "break_glass": {"type": "boolean"},
+        },
     }
 }

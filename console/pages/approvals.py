@@ -17,12 +17,13 @@ from django.utils import timezone
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_safe
 
-from approvals.gate import least_role
 from approvals.models import Approval, ApprovalDecision
-from console import records, sentences
+from approvals.people import least_role
+from console import kept, records, sentences
 from console.api import paging
 from console.api.approvals import find, visible
 from runs import signoff
+from runs.grants import More
 from runs.models import Call
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
@@ -31,6 +32,7 @@ from tenants.models import Member, User
 from tenants.roles import ORDER
 from tools.models import ToolVersion
 
+from . import budget
 from .session import signed_in
 
 State, Verdict = Approval.State, ApprovalDecision.Verdict
@@ -47,6 +49,7 @@ EFFECTS = {
     "read": ("Read", "Changes nothing."),
     "write": ("Write", "Changes something outside."),
     "irreversible": ("Irreversible", "Cannot be undone."),
+    "budget": ("Budget", "Raises limits of this run."),
 }
 
 
@@ -61,7 +64,7 @@ def inbox(request: HttpRequest) -> HttpResponse:
         return render(request, "pages/approvals/_list.html", shown | {"open": request.GET.get("open", "")})
     first = shown["items"][0]["approval_id"] if shown["items"] else None
     more = detail(actor, find(actor, first)) if first else {}
-    return render(request, "pages/approvals.html", shown | more | {"open": first, "done": done(request, actor)})
+    return render(request, "pages/approvals.html", shown | more | {"open": first} | around(request, actor))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -84,7 +87,7 @@ def page(request: HttpRequest, actor: Actor, found: Approval, status: int = 200,
     if request.headers.get("HX-Request"):
         return render(request, "pages/approvals/_detail.html", context, status=status)
     tab = "decided" if context["ending"] else "waiting"
-    context |= listing(request, actor, tab) | {"open": found.approval_id, "done": done(request, actor)}
+    context |= listing(request, actor, tab) | {"open": found.approval_id} | around(request, actor)
     return render(request, "pages/approval.html", context, status=status)
 
 
@@ -97,13 +100,24 @@ def decide(request: HttpRequest, actor: Actor, found: Approval) -> HttpResponse:
         error = "Say why you reject. The agent is told." if verdict == Verdict.REJECT else "A high-risk action needs a reason."
         return page(request, actor, found, 422, confirm=verdict, error=error)
     try:
-        decided = signoff.decide(actor, found.id, verdict=verdict, digest=request.POST.get("digest", ""), reason=reason)
+        other = budget.other_amounts(found, request.POST) if verdict == Verdict.APPROVE else None
+    except Refused as refused:
+        return page(request, actor, found, 422, confirm=verdict, reason=reason, amounts_error=refused.message, given=request.POST)
+    try:
+        decided = recorded(actor, found, verdict, request.POST.get("digest", ""), reason, other)
     except NotFound:
         raise
     except Refused as refused:
         more = {"confirm": verdict, "error": refused.message} if refused.code == "reason_too_long" else {"notice": refused}
         return page(request, actor, find(actor, found.approval_id), refused.status, reason=reason, **more)
     return onward(request, next_url(actor, decided))
+
+
+def recorded(actor: Actor, found: Approval, verdict: str, digest: str, reason: str, other: More | None) -> Approval:
+    """`other`: amounts that the run did not ask for. What this person was not shown is refused as any other decision is."""
+    if other and found.state == State.PENDING and digest == found.digest:
+        return signoff.extend(actor, found.run_id, other, reason)
+    return signoff.decide(actor, found.id, verdict=verdict, digest=digest, reason=reason)
 
 
 def onward(request: HttpRequest, url: str) -> HttpResponse:
@@ -124,6 +138,11 @@ def next_url(actor: Actor, decided: Approval) -> str:
     return f"{url}?{urlencode({'decided': decided.approval_id})}"
 
 
+def around(request: HttpRequest, actor: Actor) -> Context:
+    """What only a whole page needs."""
+    return {"done": done(request, actor), "drafts_open": kept.waiting(actor)}
+
+
 def done(request: HttpRequest, actor: Actor) -> Context | None:
     """What this person has just decided, for the toast."""
     try:
@@ -134,7 +153,7 @@ def done(request: HttpRequest, actor: Actor) -> Context | None:
     if mine is None:
         return None
     left = found.needed - approved(found) if found.state == State.PENDING else 0
-    return {"approval": found, "verdict": mine.verdict, "left": left, "what": headline(found.tool, found.args)}
+    return {"approval": found, "verdict": mine.verdict, "left": left, "what": headline(found, found.args)}
 
 
 def hindrance(actor: Actor, found: Approval) -> str:
@@ -173,14 +192,15 @@ def listing(request: HttpRequest, actor: Actor, tab: str) -> Context:
         waiting = lines(actor).filter(WAITING)
         found = list(waiting[: LISTED + 1])
         count = len(found) if len(found) <= LISTED else waiting.count()
-    return {"tab": tab, "items": [item(actor, one) for one in found[:LISTED]], "more": more, "count": count}
+    items = [item(actor, one) for one in found[:LISTED]]
+    return {"tab": tab, "items": items, "more": more, "count": count}
 
 
 def item(actor: Actor, found: Approval) -> Context:
     return {
         "approval": found,
         "approval_id": found.approval_id,
-        "headline": headline(found.tool, getattr(found, "brief", None)),
+        "headline": headline(found, getattr(found, "brief", None)),
         "soon": found.expires_at - timezone.now() < SOON,
         "approved": approved(found),
         "hindrance": hindrance(actor, found),
@@ -188,7 +208,14 @@ def item(actor: Actor, found: Approval) -> Context:
     }
 
 
-def headline(tool: str, args: bytes | memoryview | None) -> str:
+def headline(found: Approval, args: bytes | memoryview | None) -> str:
+    """For a line of a list. `args` None: they are too large for one."""
+    if found.kind == Approval.Kind.BUDGET:
+        return budget.headline(found, json.loads(bytes(args)) if args else {})
+    return call_headline(found.tool, args)
+
+
+def call_headline(tool: str, args: bytes | memoryview | None) -> str:
     return sentences.headline(tool, json.loads(bytes(args)) if args else {})
 
 
@@ -196,25 +223,32 @@ def headline(tool: str, args: bytes | memoryview | None) -> str:
 
 
 def detail(actor: Actor, found: Approval) -> Context:
-    args, raw = json.loads(bytes(found.args)), bytes(found.args)
     hindered = hindrance(actor, found)
-    version = ToolVersion.objects.filter(id=found.tool_version_id).values("number", "sha256", "description").first()
     return state_of(actor, found) | {
         "run_id": encode("agt", found.run_id),
-        "says": sentences.happens(found.tool, found.effect, args),
         "effect": EFFECTS.get(found.effect, (found.effect, "")),
-        "version": version,
         "starter": User.objects.filter(id=found.starter_id).first() if found.starter_id else None,
-        "rows": sentences.rows(args),
-        "size": len(raw),
-        "long": len(raw) > LONG,
-        "exact": records.text_of(raw),
         "hindrance": hindered,
         "least": least_role(found),
         "may": who_may(actor, found) if hindered in ("own_run", "role") else [],
         "reason_needed": needs_reason(found, Verdict.APPROVE),
-        "beside": siblings(found).exclude(ord=found.ord),
         **before(found),
+        **(budget.asked(found) if found.kind == Approval.Kind.BUDGET else call_asked(found)),
+    }
+
+
+def call_asked(found: Approval) -> Context:
+    """What would be sent."""
+    versions = ToolVersion.objects.filter(id__in=[found.tool_version_id] if found.tool_version_id else [])
+    args, raw = json.loads(bytes(found.args)), bytes(found.args)
+    return {
+        "says": sentences.happens(found.tool, found.effect, args),
+        "version": versions.values("number", "sha256", "description").first(),
+        "rows": sentences.rows(args),
+        "size": len(raw),
+        "long": len(raw) > LONG,
+        "exact": records.text_of(raw),
+        "beside": siblings(found).exclude(ord=found.ord),
     }
 
 
@@ -233,10 +267,11 @@ def state_of(actor: Actor, found: Approval) -> Context:
 
 def ending(found: Approval) -> Context | None:
     """How it came to its end, None while it waits: state, and a sentence in words or by whom and when."""
+    what = "nothing {} granted" if found.kind == Approval.Kind.BUDGET else "the call {} not made"
     if found.state == State.PENDING:
-        return {"state": State.EXPIRED, "words": "Nobody decided in time, so the call is not made."} if overdue(found) else None
+        return {"state": State.EXPIRED, "words": f"Nobody decided in time, so {what.format('is')}."} if overdue(found) else None
     if found.state == State.EXPIRED:
-        return {"state": found.state, "words": "Nobody decided in time, so the call was not made.", "at": found.decided_at}
+        return {"state": found.state, "words": f"Nobody decided in time, so {what.format('was')}.", "at": found.decided_at}
     if found.state == State.VOID:
         return {"state": found.state, "words": f"Nobody needs to decide this any more. {found.void_reason}", "at": found.decided_at}
     last = max(found.decisions.all(), key=lambda one: one.pk, default=None)
@@ -251,14 +286,14 @@ def before(found: Approval) -> Context:
     calls = {(call.step, call.ord): call for call in (rows if seen else ())}
     evidence = [one | {"call": calls.get((one["step"], one["ord"]))} for one in seen]
     for one in evidence:
-        one["what"] = headline(one["tool"], one["call"] and one["call"].brief)
+        one["what"] = call_headline(one["tool"], one["call"] and one["call"].brief)
     said = Call.objects.filter(run_id=found.run_id, step=found.step, ord=0).values_list("result__text", flat=True).first()
     text = str(said or "").strip()
     return {"evidence": evidence, "earlier": len(found.evidence) - len(seen), "claim": text[:CLAIM], "claim_cut": len(text) > CLAIM}
 
 
 def siblings(found: Approval) -> "QuerySet[Approval]":
-    same = Approval.objects.filter(run_id=found.run_id, step=found.step).exclude(pk=found.pk).order_by("ord", "id")
+    same = Approval.objects.filter(run_id=found.run_id, step=found.step, kind=found.kind).exclude(pk=found.pk).order_by("ord", "id")
     return same.only("id", "ord", "tool", "state")
 
 

@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods
 
@@ -56,6 +57,7 @@ def said(actor: Actor, breaker: Breaker) -> JSON:
     return {
         "row": breaker,
         "state": state_of(breaker),
+        "probe_at": breaker.probe_at if breaker.probe_at and breaker.probe_at > timezone.now() else None,
         "key": f"{breaker.tenant.slug}-{breaker.pk or 'new'}",
         "actions": [action(name) for name in WORDS if may and not unneeded[name]],
     }

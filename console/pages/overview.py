@@ -227,7 +227,7 @@ def waiting(actor: Actor) -> JSON:
 
 def asked(actor: Actor, found: Approval) -> JSON:
     mine = found.starter_id == actor.user.pk
-    return {"approval": found, "headline": headline(found.tool, getattr(found, "brief", None)), "mine": mine}
+    return {"approval": found, "headline": headline(found, getattr(found, "brief", None)), "mine": mine}
 
 
 def live(actor: Actor) -> JSON:

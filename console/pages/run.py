@@ -1,7 +1,7 @@
 """One run as a page: what it was asked, what blocks it, what it spent, what it did and what came of it.
 
 `?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (PARTS) or a whole payload as plain text,
-`?ask=cancel` shows the question without JavaScript. POST `act` cancel, retry or redeliver.
+`?ask=cancel` shows the question without JavaScript. POST `act` cancel, retry, carry_out, dismiss or redeliver.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from console.event_text import text, tone
 from console.status import look
 from console.tracks import Event
 from console.waterfall import Waterfall, reveal
+from runs import drafts as kept
 from runs import lifecycle
 from runs.models import Run
 from runs.states import TERMINAL, RunState
@@ -32,7 +33,7 @@ from .session import signed_in
 
 MOST = 1_000_000
 CHUNK = 200  # rows of the waterfall, and events of the tail, in one go
-PARTS = ("head", "answer", "timeline", "rows", "tail", "inspector", "callbacks", "payload")
+PARTS = ("head", "answer", "drafts", "timeline", "rows", "tail", "inspector", "roles", "callbacks", "payload")
 Context = dict[str, Any]
 
 
@@ -58,6 +59,8 @@ def act(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         again = lifecycle.retry(actor, run.id)
         messages.success(request, f"Started again as a new run. The first one was {run.run_id}.")
         return redirect("run", again.run_id)
+    if request.POST.get("act") in ("carry_out", "dismiss"):
+        return decide_draft(request, actor, run)
     if request.POST.get("act") == "redeliver":
         sent = deliveries.redeliver(actor, request.POST.get("delivery", ""))
         messages.success(request, f"{sent.event} is being sent again.")
@@ -66,6 +69,24 @@ def act(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         done = after.state in TERMINAL
         messages.info(request, "The run has ended." if done else "The run is asked to stop; the call in progress ends first.")
     return redirect("run", run.run_id)
+
+
+def decide_draft(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
+    place, reason = run_detail.parsed(request.POST.get("draft", "")), request.POST.get("reason", "").strip()
+    if place is None:
+        raise NotFound("draft")
+    if request.POST["act"] == "dismiss":
+        kept.dismiss(actor, run.id, *place, reason)
+        messages.info(request, "Dismissed: nobody will carry this out.")
+        return back(request, run)
+    made = kept.carry_out(actor, run.id, *place, reason)
+    messages.success(request, "This run carries it out, under the permissions and approvals of now.")
+    return redirect("run", made.run_id)
+
+
+def back(request: HttpRequest, run: Run) -> HttpResponse:
+    """To the list of drafts if that is where it was decided."""
+    return redirect("drafts") if request.POST.get("from") == "drafts" else redirect("run", run.run_id)
 
 
 def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
@@ -81,6 +102,8 @@ def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         {"last": events[-1].seq if events else 0}
         | head(request, actor, run)
         | answer(request, actor, run)
+        | drafts(request, actor, run)
+        | roles(request, actor, run)
         | tail_of(request, events)
         | asked(run)
         | run_callbacks.of(run, actor)
@@ -89,7 +112,16 @@ def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
     context["room"] = room(sum(not row.hidden for row in context["rows"]))
     context["detail"] = run_detail.detail(run, context["selected"], request.GET.get("tab", ""))
     context["ask"] = request.GET.get("ask") if request.GET.get("ask") in ("cancel", "retry") else ""
+    context["ask_draft"] = draft_asked(request, context)
     return render(request, "pages/run.html", context)
+
+
+def draft_asked(request: HttpRequest, context: Context) -> Context | None:
+    """The draft that `?ask=carry_out&draft=2.1` is about, for browsers without scripts."""
+    verb, key = request.GET.get("ask"), request.GET.get("draft")
+    if verb not in ("carry_out", "dismiss") or not context["may_act"]:
+        return None
+    return next((one | {"verb": verb} for one in context["drafts"] if one["draft"].key == key and one["draft"].decision is None), None)
 
 
 def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
@@ -107,7 +139,15 @@ def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
 
 
 def answer(request: HttpRequest, actor: Actor, run: Run) -> Context:
-    return {"answer": run_facts.answer_of(run)}
+    return {"answer": run_facts.answer_of(run), "degraded": run_limits.degraded(run)}
+
+
+def drafts(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    return run_limits.drafts(run, actor)
+
+
+def roles(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    return run_limits.costs(run)
 
 
 def asked(run: Run) -> Context:
@@ -219,6 +259,8 @@ def payload(run: Run, of: str, selection: str) -> HttpResponse:
 BUILDERS = {
     "head": head,
     "answer": answer,
+    "drafts": drafts,
+    "roles": roles,
     "timeline": timeline,
     "rows": more_rows,
     "tail": tail,

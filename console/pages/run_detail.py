@@ -12,6 +12,11 @@ from django.db.models.functions import Left
 
 from approvals.models import Approval
 from console import records
+from console.captions import verdict_title
+from runs.drafts import DRAFTED
+from runs.engine.critic import verdict_of
+from runs.engine.flight import Turn
+from runs.inference import tiers
 from runs.models import Call, Run, Step
 from tenants.ids import encode
 
@@ -38,6 +43,23 @@ class Detail:
     @property
     def is_step(self) -> bool:
         return "." not in self.key
+
+    @property
+    def state(self) -> str:
+        return "drafted" if self.call.error_class == DRAFTED else self.call.state
+
+    @property
+    def unbilled(self) -> bool:
+        """A turn that no model took."""
+        return self.step is not None and self.step.role in records.UNBILLED
+
+    @property
+    def critique(self) -> dict[str, Any] | None:
+        """The verdict of a critique and its reasons, as the engine reads them."""
+        if self.step is None or self.step.role != tiers.CRITIQUE:
+            return None
+        verdict, reasons = verdict_of(Turn(self.call.step, tiers.CRITIQUE, "", reply=self.call.result))
+        return {"verdict": verdict, "title": verdict_title(verdict), "reasons": reasons}
 
     @property
     def kind(self) -> str:
@@ -85,8 +107,12 @@ def parsed(selection: str) -> tuple[int, int] | None:
 
 
 def find(run: Run, selection: str) -> Call | None:
+    """The step of a call that a person named has no model call: it is shown through that call."""
     place = parsed(selection)
-    return Call.objects.filter(run_id=run.id, step=place[0], ord=place[1]).first() if place else None
+    if place is None:
+        return None
+    calls = Call.objects.filter(run_id=run.id, step=place[0])
+    return calls.filter(ord=place[1]).first() or (calls.filter(ord=1).first() if not place[1] else None)
 
 
 def detail(run: Run, selection: str, tab: str) -> Detail | None:
@@ -96,7 +122,7 @@ def detail(run: Run, selection: str, tab: str) -> Detail | None:
     result = call.result if isinstance(call.result, dict) else None
     approvals = Approval.objects.filter(run_id=run.id, step=call.step, ord=call.ord).defer("args", "evidence").order_by("id")
     return Detail(
-        key=selection,
+        key=selection if call.ord == (parsed(selection) or (0, 0))[1] else f"{call.step}.{call.ord}",
         tab=tab if tab in TABS else "summary",
         call=call,
         step=Step.objects.filter(run_id=run.id, step=call.step).first() if call.ord == 0 else None,

@@ -145,10 +145,8 @@ def callouts(run: Run, actor: Actor) -> list[Callout]:
         return unknown_writes(run) or [waiting(run)]
     if run.state == RunState.PAUSED and (switch := Switch.objects.select_related("tenant", "by").filter(pk=run.paused_by).first()):
         return [held(switch), *unknown_writes(run)]
-    if run.state == RunState.WAITING_BUDGET:
-        return [asking_for_more(run, actor)]
-    if run.state in (RunState.WAITING_TIMER, RunState.QUARANTINED, RunState.PAUSED):
-        return [waiting(run)]
+    if run.state in (RunState.WAITING_BUDGET, RunState.WAITING_TIMER, RunState.QUARANTINED, RunState.PAUSED):
+        return [asking_for_more(run, actor) or waiting(run)]
     if run.state == RunState.CANCELLED:
         return [Callout("idle", "ban", "Cancelled", by_whom(run)), *unknown_writes(run)]
     if run.cancel_requested and run.state not in TERMINAL:
@@ -170,11 +168,11 @@ def asking(run: Run, actor: Actor) -> Iterable[Callout]:
         yield Callout("wait", "hand", strong, " ".join(words), approval.expires_at, url, "Review approval")
 
 
-def asking_for_more(run: Run, actor: Actor) -> Callout:
-    """What the run has spent, what it did for it, and the way to the request."""
-    found = run_limits.request_of(run)
+def asking_for_more(run: Run, actor: Actor) -> Callout | None:
+    """What the run has spent, and the way to the request."""
+    found = run_limits.request_of(run) if run.state == RunState.WAITING_BUDGET else None
     if found is None:
-        return waiting(run)
+        return None
     approval, question = found
     strong, text = run_limits.asked_words(question)
     if run.starter_id == actor.user.pk and not actor.platform_admin:
@@ -217,7 +215,8 @@ def failure(run: Run) -> Callout:
     if run.stop and run.stop.get("limit") == "switch":
         where = f"Met in step {run.stop['step']}. " if run.stop.get("step") else ""
         url = reverse("switch", args=[run.stop["by"]])
-        return Callout("fail", "power-off", f"{shown.label}.", f"{where}Calls that were on their way ended first.", None, url, "Show the switch")
+        text = f"{where}Calls that were on their way ended first."
+        return Callout("fail", "power-off", f"{shown.label}.", text, None, url, "Show the switch")
     words = [limits.words(run.stop)] if run.stop and run.stop.get("limit") else []
     if run.last_error:
         words.append(error_words(run.last_error))

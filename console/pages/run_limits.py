@@ -11,11 +11,11 @@ from typing import Any
 from django.urls import reverse
 
 from approvals.models import Approval
-from console import kept, limits, role_costs, sentences
+from console import kept, limits, role_costs, rungs, sentences
 from console.templatetags.signalbox import compact, duration, micros
 from console.tracks import Event
-from runs.grants import GRANTABLE
 from runs.models import Run
+from runs.states import Outcome
 from tenants.actors import Actor
 
 JSON = dict[str, Any]
@@ -115,6 +115,15 @@ def shown(draft: kept.Draft) -> JSON:
     }
 
 
+def degraded(run: Run) -> JSON | None:
+    """Why the answer is less than a whole one, and where it comes from. None: it is whole, or there is none."""
+    if run.answer_step is None or run.outcome != Outcome.COMPLETED_DEGRADED:
+        return None
+    taken = rungs.standing(run.rungs)
+    source = next((rung for rung in reversed(taken) if rung["do"] in ("cached", "retrieval_only")), {})
+    return {"words": [rungs.words(rung) for rung in taken], "source": source, "cached": source.get("do") == "cached"}
+
+
 def request_of(run: Run) -> tuple[Approval, JSON] | None:
     """The open request for more of its budget."""
     found = Approval.objects.filter(run_id=run.id, kind=Approval.Kind.BUDGET, state=Approval.State.PENDING).defer("evidence").first()
@@ -124,22 +133,5 @@ def request_of(run: Run) -> tuple[Approval, JSON] | None:
 def asked_words(question: JSON) -> tuple[str, str]:
     """What a run asks for, and how it stands."""
     limit = str(question.get("limit"))
-    met = f"The limit of {limits.name_of(limit)} is {limits.figure(limit, question['value'])}"
-    return f"It asks for {limits.amounts(question['add'])} more.", f"{met}. So far: {so_far(question.get('spent') or {})}."
-
-
-def so_far(used: Mapping[str, Any]) -> str:
-    """ "$0.0721, 3 steps, 2 tool calls, 1 write" """
-    counts = {"steps": "max_steps", "tool_calls": "max_tool_calls", "writes": "max_writes"}
-    said = [limits.dollars(used["cost_usd"])] if used.get("cost_usd") is not None else []
-    return ", ".join(said + [limits.amount(limit, used[name]) for name, limit in counts.items() if used.get(name) is not None])
-
-
-def grantable(question: JSON) -> list[JSON]:
-    """The fields of a decision: what is asked for first, then the other limits, empty."""
-    add = question["add"]
-    names = sorted(GRANTABLE, key=lambda name: name not in add)
-    return [
-        {"name": name, "label": limits.name_of(name).capitalize(), "asked": add.get(name, ""), "usd": name == "max_cost_usd"}
-        for name in names
-    ]
+    met = f"It has {limits.amount(limit, question['value'])}, and the next call would bring it to {limits.figure(limit, question['used'])}"
+    return f"It asks for {limits.amounts(question['add'])}.", f"{met}. So far: {limits.so_far(question.get('spent') or {})}."

@@ -4,6 +4,7 @@ All of it is lazy: a page without the frame (errors, the admin, the API's refere
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from django.conf import settings
@@ -67,11 +68,11 @@ def context(request: HttpRequest) -> JSON:
     frame: JSON = {"environment": "demo" if settings.DEMO else "production", "zone": UTC}
     if actor is None:
         return frame
-    counts = SimpleLazyObject(lambda: live_counts(actor))
+    counts = cache(lambda: live_counts(actor))
     return frame | {
         "zone": getattr(request, "session", {}).get(SESSION_ZONE, UTC),
-        "nav": SimpleLazyObject(lambda: navigation(request, actor, counts)),
-        "switches": SimpleLazyObject(lambda: switches_on(actor, counts)),
+        "nav": SimpleLazyObject(lambda: navigation(request, actor, counts())),
+        "switches": SimpleLazyObject(lambda: switches_on(actor, counts())),
         "member_title": member_title(actor),
         "tenant": actor.tenant,
         "tenants": SimpleLazyObject(lambda: tenants_of(actor)),

@@ -198,5 +198,7 @@ def drawn(spent: Spent, actor: Actor, now: Any) -> JSON:
         return {"figure": None}
     ceiling = None if actor.platform_admin else Ceiling.objects.filter(tenant=actor.tenant, agent="", kind=Ceiling.Kind.COST_DAY).first()
     costly = max(spent.days, key=lambda day: day.cost_micro)
-    words = f"Cost by day, UTC. {micros(spent.cost_micro)} in {len(spent.days)} days, most on {costly.at:%-d %B}: {micros(costly.cost_micro)}."
+    words = (
+        f"Cost by day, UTC. {micros(spent.cost_micro)} in {len(spent.days)} days, most on {costly.at:%-d %B}: {micros(costly.cost_micro)}."
+    )
     return {"figure": charts.spend(spent.days, ceiling.value if ceiling else None), "words": words}

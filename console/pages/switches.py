@@ -100,7 +100,9 @@ def new(request: HttpRequest) -> HttpResponse:
     actor: Actor = request.actor  # type: ignore[attr-defined]
     switches.need(actor, "tenant", actor.tenant)
     said = request.POST if request.method == "POST" else request.GET
-    form = ScopeForm(said if "scope" in said else None, actor=actor, initial={"tenant": actor.tenant.slug if not actor.platform_admin else ""})
+    form = ScopeForm(
+        said if "scope" in said else None, actor=actor, initial={"tenant": actor.tenant.slug if not actor.platform_admin else ""}
+    )
     if not form.is_bound:
         return render(request, "pages/switch_new.html", {"form": form})
     if not form.is_valid():
@@ -142,7 +144,8 @@ def asked(actor: Actor, form: ScopeForm, order: switches.Order) -> Context:
         "form": form,
         "confirm": True,
         "order": order,
-        "hidden": {name: form.cleaned_data[name] for name in ("scope", "tenant", "agent", "tool", "then")} | {"drill": "1" if order.drill else ""},
+        "hidden": {name: form.cleaned_data[name] for name in ("scope", "tenant", "agent", "tool", "then")}
+        | {"drill": "1" if order.drill else ""},
         "what": what,
         "numbers": numbers,
         "lists": lists(numbers.as_json()["last_hour"]),

@@ -84,7 +84,7 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
     host = host_of(tool)
     held = breakers.of_hosts(actor, {host})
     context = row(tool, health, may_edit(actor), held) | described(tool.current) | of_host(actor, host, held.get(host, []), request.path)
-    context |= {"permissions": permissions(actor, name), "calls": recent(actor, name), "default": default(tool.current)}
+    context |= {"permissions": permissions(actor, name), "calls": recent(actor, name), "default": default(tool.current), "asks": asks(tool)}
     return render(request, "pages/tool.html", context)
 
 

@@ -29,7 +29,7 @@ from tenants.models import Member
 from tenants.roles import NEEDS, ORDER
 from tools.definitions import ErrorClass
 
-from .approvals import briefly, headline
+from .approvals import briefly, call_headline
 from .session import signed_in
 
 Context = dict[str, Any]
@@ -160,7 +160,7 @@ def item(case: UnknownWrite, call: Call | None, agent: str) -> Context:
         "sent_at": sent_at(case, call),
         "agent": agent,
         "run_id": encode("agt", case.run_id),
-        "headline": headline(case.tool, getattr(call, "brief", None)),
+        "headline": call_headline(case.tool, getattr(call, "brief", None)),
         "verdict": str(case.probes[-1]["verdict"]).replace("_", " ") if case.probes else "",
         "how": HOW.get(How(case.how)) if case.how else "",
     }

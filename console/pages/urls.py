@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from . import approvals, breakers, demo, imports, models, new_run, overview, run, runs, session, spend, switches, tools, unknowns
+from . import approvals, breakers, demo, drafts, imports, models, new_run, overview, run, runs, session, spend, switches, tools, unknowns
 
 urlpatterns = [
     path("", overview.page, name="overview"),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("runs/<str:run_id>/", run.page, name="run"),
     path("approvals/", approvals.inbox, name="approvals"),
     path("approvals/<str:approval_id>/", approvals.approval, name="approval"),
+    path("drafts/", drafts.page, name="drafts"),
     path("unknowns/", unknowns.page, name="unknowns"),
     path("unknowns/<str:unknown_id>/", unknowns.one, name="unknown"),
     path("spend/", spend.page, name="spend"),

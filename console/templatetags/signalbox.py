@@ -250,3 +250,9 @@ def short_id(value: object) -> str:
     """An id that fits a line: `agt_01JT8Q4ZKD`, or the first 8 characters of a bare one. The whole goes into copy buttons."""
     prefix, mark, rest = str(value).partition("_")
     return f"{prefix}_{rest[:10]}" if mark else prefix[:8]
+
+
+@register.filter
+def run_of(value: object) -> str:
+    """The run in the id of a call: `agt_….2.1` -> `agt_…`."""
+    return str(value).partition(".")[0]

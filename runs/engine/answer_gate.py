@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from approvals import gate
-from approvals.digest import digest
+from approvals.digest import Sealed, digest, sealed
 from approvals.models import Approval
 from runs.events import Kind, event
 from runs.history import append
@@ -15,7 +15,7 @@ from runs.models import Run
 from runs.states import Outcome, RunState
 from tools import canonical, policy
 
-from . import facts, people, rulings
+from . import asking, facts, rulings
 from .flight import JSON, Ending, Flight, Intent, Turn
 from .services import Services
 
@@ -32,7 +32,7 @@ async def check(f: Flight, e: Services, turn: Turn) -> bool:
     if decision.verdict == "allow":
         return False
     if decision.verdict == "ask":
-        state: str | None = await e.orm(verdict, f.id, turn.step, sealed(f, turn))
+        state: str | None = await e.orm(verdict, f.id, turn.step, digest(seal(f, turn)))
         if state == Approval.State.CONSUMED:
             return False
         if state is None:
@@ -50,10 +50,10 @@ def withheld(outcome: Outcome, why: str) -> Ending:
     return Ending(RunState.FAILED, outcome, error={"error_type": "policy", "message": f"The answer was withheld. {why}"[:500]})
 
 
-def sealed(f: Flight, turn: Turn) -> str:
-    return digest(
-        tenant=str(f.tenant), run=str(f.id), call=f"{turn.step}.answer", tool_version="", args_sha256=rulings.digest_of(shown(turn)),
-        destination="", effect=Approval.Kind.ANSWER, key=None,
+def seal(f: Flight, turn: Turn) -> Sealed:
+    return sealed(
+        tenant=str(f.tenant), run=str(f.id), call=f"{turn.step}.answer", tool_version="", credential="", policy="",
+        args_sha256=rulings.digest_of(shown(turn)), destination="", effect=Approval.Kind.ANSWER, key=None,
     )  # fmt: skip
 
 
@@ -77,8 +77,9 @@ async def ask(f: Flight, e: Services, turn: Turn, decision: policy.Decision) -> 
         await f.commit(Intent())
     evidence = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls]
     values = {
-        "agent": f.release.agent, "args": shown(turn), "digest": sealed(f, turn), "why": decision.why, "evidence": evidence,
-        "needed": decision.approvers, "expires_s": people.expiry_s(f),
+        "agent": f.release.agent, "args": shown(turn), "digest": digest(seal(f, turn)),
+        "sealed": seal(f, turn), "why": decision.why, "evidence": evidence,
+        "needed": decision.approvers, "expires_s": asking.expiry_s(f),
     }  # fmt: skip
     if not await e.orm(open_request, f.id, f.fence, f.entry, turn.step, values):
         f.cancel = True
@@ -90,7 +91,7 @@ async def ask(f: Flight, e: Services, turn: Turn, decision: policy.Decision) -> 
 @transaction.atomic
 def open_request(run_id: UUID, fence: int, entry: int, step: int, values: JSON) -> bool:
     """False, and nothing is written: a cancel was asked for. Raises Stale."""
-    run = people.held(run_id, fence, entry)
+    run = asking.held(run_id, fence, entry)
     if run.cancel_requested:
         return False
     approval = gate.request(

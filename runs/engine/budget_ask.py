@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from approvals import gate
-from approvals.digest import digest
+from approvals.digest import digest, sealed
 from approvals.models import Approval
 from runs import grants
 from runs.events import Kind, event
@@ -15,7 +15,7 @@ from runs.models import Run
 from runs.states import RunState
 from tools import canonical
 
-from . import people, rulings
+from . import asking, rulings
 from .flight import JSON, Flight, Intent
 from .services import Services
 
@@ -26,7 +26,7 @@ async def ask(f: Flight, e: Services, entry: JSON) -> bool:
         await f.commit(Intent())
     f.asking = None
     plan = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls]
-    if not await e.orm(open_request, f.id, f.fence, f.entry, f.release.agent, question_of(f, entry), plan, people.expiry_s(f)):
+    if not await e.orm(open_request, f.id, f.fence, f.entry, f.release.agent, question_of(f, entry), plan, asking.expiry_s(f)):
         f.cancel = True
         return False
     f.entry += 1
@@ -46,20 +46,21 @@ def question_of(f: Flight, entry: JSON) -> JSON:
 @transaction.atomic
 def open_request(run_id: UUID, fence: int, entry: int, agent: str, question: JSON, plan: list[JSON], expires_s: float) -> bool:
     """False, and nothing is written: a cancel was asked for. Raises Stale."""
-    run = people.held(run_id, fence, entry)
+    run = asking.held(run_id, fence, entry)
     if run.cancel_requested:
         return False
     args = canonical.dumps(question)
-    sealed = digest(
-        tenant=str(run.tenant_id), run=str(run.id), call=f"{question['step']}.budget", tool_version="",
+    fields = sealed(
+        tenant=str(run.tenant_id), run=str(run.id), call=f"{question['step']}.budget", tool_version="", credential="", policy="",
         args_sha256=rulings.digest_of(args), destination="", effect=Approval.Kind.BUDGET, key=str(entry),
     )  # fmt: skip
     approval = gate.request(
         tenant_id=run.tenant_id, run_id=run.id, step=question["step"], ord=0, agent=agent, tool="", tool_version_id=None,
-        effect=Approval.Kind.BUDGET, args=args, digest=sealed, risk="normal", why=f"The run met {question['limit']}.", evidence=plan,
+        effect=Approval.Kind.BUDGET, args=args, digest=digest(fields), sealed=fields, risk="normal",
+        why=f"The run met {question['limit']}.", evidence=plan,
         starter_id=run.starter_id, needed=1, expires_s=expires_s, kind=Approval.Kind.BUDGET,
     )  # fmt: skip
-    data = {"approval_id": approval.approval_id, "digest": sealed, "needed": 1, "limit": question["limit"]}
+    data = {"approval_id": approval.approval_id, "digest": approval.digest, "needed": 1, "limit": question["limit"]}
     append(
         run,
         [

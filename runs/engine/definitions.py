@@ -1,8 +1,9 @@
 """What a run is driven by: its immutable release (cached for ever), and the mutable controls (cached per revision)."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +58,11 @@ class Snapshot:
     switches: tuple[SwitchOn, ...] = ()  # kill switches that are on and concern this tenant
     redactor: Redactor = NOTHING  # of all its credentials: what comes from outside passes it before anything else sees it
 
+    def policy_of(self, tool: str) -> str:
+        """A hash of everything that people wrote about calls of this tool."""
+        rows = [asdict(row) for row in self.rows if row.tool == tool]
+        return hashlib.sha256(repr((rows, self.rules, tool in self.enabled)).encode()).hexdigest()[:32]
+
 
 def load_release(release_id: UUID) -> ReleaseView:
     release = Release.objects.get(id=release_id)
@@ -79,7 +85,7 @@ def load_snapshot(tenant_id: UUID) -> Snapshot:
     tenant = Tenant.objects.get(id=tenant_id)
     rev = Controls.objects.get(tenant_id=tenant_id).rev  # read first: what changes after it makes the journal say `recheck`
     opened = open_all(tenant_id).values()
-    credentials = {c.name: Credential(c.name, c.kind, c.secret, c.header) for c in opened}  # type: ignore[arg-type]
+    credentials = {c.name: Credential(c.name, c.kind, c.secret, c.header, c.version) for c in opened}  # type: ignore[arg-type]
     models = list(ModelDefinition.objects.all())
     return Snapshot(
         tenant_id,

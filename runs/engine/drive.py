@@ -19,7 +19,7 @@ from runs.stops import SwitchOn
 from tenants.ids import encode
 from tools import conditions
 
-from . import actions, answer_gate, budget_ask, critic, facts, halts, ladder, model_call, people, rulings, tool_call
+from . import actions, answer_gate, asking, budget_ask, critic, facts, halts, ladder, model_call, people, rulings, tool_call
 from .flight import Ending, Flight, Intent, Turn
 from .journal import Changed, Fault
 from .lease import Stale
@@ -98,7 +98,7 @@ async def work_on(f: Flight, e: Services, turn: Turn) -> bool:
         await e.orm(reconcile.open_cases)
         return True
     else:
-        return await people.ask(f, e, turn)
+        return await asking.ask(f, e, turn)
     return False
 
 

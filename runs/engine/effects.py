@@ -30,7 +30,8 @@ def recorded_writes(run_id: UUID) -> dict[tuple[str, str], JSON]:
     while following is not None:
         done = Call.objects.filter(run_id=following, ord__gt=0, state=CallState.DONE).exclude(effect="read")
         for call in done:
-            found.setdefault((call.name, digest_of(bytes(call.args or b""))), call.result or {})
+            for asked in {bytes(call.args or b""), bytes(call.proposed or call.args or b"")}:  # the model asks for what it proposed
+                found.setdefault((call.name, digest_of(asked)), call.result or {})
         following = RunInput.objects.filter(run_id=following).values_list("retry_of", flat=True).first()
     return found
 

@@ -1,13 +1,11 @@
 """What conditions and rules see of a run: where it stands, what it used, and what its earlier calls brought."""
 
-import json
-from collections.abc import Iterator
-
 from runs import day_totals
 from runs.states import CallState
+from tools import past
 from tools.policy import Source
 
-from .flight import JSON, Flight, ToolCall, Turn
+from .flight import JSON, Flight, Turn
 from .services import Services
 
 TOOK_IN = (CallState.DONE, CallState.FAILED_NOT_APPLIED, CallState.UNKNOWN)  # once sent: also an error may carry somebody's text
@@ -21,55 +19,40 @@ def place(f: Flight) -> JSON:
 
 def run(f: Flight, turn: Turn | None) -> JSON:
     """Costs a pass over the run's calls, so only made when a condition asks."""
+    before = made(f)
     return {
         **place(f),
         "release": f.release.number,
         "step": turn.step if turn else 0,
-        "labels": sorted({label for _, _, label in labelled(f)} | f.labels),
+        "labels": sorted(past.labels(before) | f.labels),
         "writes": f.used.writes,
         "cost_usd": f.used.cost_micro / 1e6,
-        "tools": {name: {"count": 0, "sums": {}} for name in f.release.spec.tools} | applied(f),
+        "tools": past.none_yet(f.release.spec.tools) | past.applied(before),
     }
 
 
-def made(f: Flight, states: tuple[CallState, ...]) -> Iterator[tuple[Turn, ToolCall]]:
-    return ((turn, call) for turn in f.turns for call in turn.calls if call.attempt > 0 and call.state in states)
+def made(f: Flight) -> list[past.Made]:
+    """What the run sent and heard of again."""
+    return [
+        past.Made(turn.step, call.ord, call.name, labels_of(f, call.name), call.args, call.state in MAY_BE_APPLIED)
+        for turn in f.turns
+        for call in turn.calls
+        if call.attempt > 0 and call.state in TOOK_IN
+    ]
 
 
-def labelled(f: Flight) -> Iterator[tuple[Turn, ToolCall, str]]:
-    """The labels of every tool whose answer this run has taken in. They only ever grow."""
-    for turn, call in made(f, TOOK_IN):
-        definition = f.release.tools.get(call.name)
-        for label in sorted(definition.labels) if definition else ():
-            yield turn, call, label
+def labels_of(f: Flight, tool: str) -> frozenset[str]:
+    definition = f.release.tools.get(tool)
+    return definition.labels if definition else frozenset()
 
 
 def sources(f: Flight) -> tuple[Source, ...]:
     """Which earlier call brought which label, and which tool was used where; oldest first."""
-    brought = [Source(turn.step, call.ord, call.name, label) for turn, call, label in labelled(f)]
-    used = [Source(turn.step, call.ord, call.name, call.name) for turn, call in made(f, MAY_BE_APPLIED)]
-    return tuple(sorted([*brought, *used], key=lambda source: (source.step, source.ord)))
-
-
-def applied(f: Flight) -> JSON:
-    """tool -> how many of its calls were (or may have been) applied, and the sum of each numeric argument over them."""
-    found: JSON = {}
-    for _, call in made(f, MAY_BE_APPLIED):
-        tool = found.setdefault(call.name, {"count": 0, "sums": {}})
-        tool["count"] += 1
-        for name, value in numbers(call.args):
-            tool["sums"][name] = tool["sums"].get(name, 0) + value
-    return found
-
-
-def numbers(args: bytes | None) -> Iterator[tuple[str, int | float]]:
-    for name, value in json.loads(args or b"{}").items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, value
+    return past.sources(made(f))
 
 
 async def look_at_day(f: Flight, e: Services) -> None:
     """Only when a rule asks. What other runs are sending at this very moment may be missing by one."""
     if any("day." in rule.when for rule in f.snapshot.rules):
         today: JSON = await e.orm(day_totals.today, f.tenant)
-        f.day = {"tools": {name: {"count": 0, "sums": {}} for name in f.release.spec.tools} | today["tools"]}
+        f.day = {"tools": past.none_yet(f.release.spec.tools) | today["tools"]}

@@ -38,6 +38,7 @@ class ToolCall:
     error: str | None = None
     decision: JSON | None = None
     approval_id: UUID | None = None
+    edited: bool = False  # a person wrote these arguments instead of the model's
     wait_s: float | None = None  # a retry is due after this
     unsure: bool = False  # a write, and an earlier send of it may have been applied
     key: str = ""  # equal for calls that ask for the same; filled when it is needed
@@ -104,6 +105,9 @@ class Ending:
     stop: Stop | None = None
     error: JSON | None = None
     answer_step: int | None = None
+
+
+EDITED = "A person changed the arguments before this was sent. These were sent."
 
 
 def overlap(first: list[Changed], second: list[Changed]) -> bool:
@@ -189,6 +193,7 @@ class Flight:
             call = ToolCall(row["ord"], row["name"], row["provider_id"], None if row["args"] is None else bytes(row["args"]))
             call.state, call.attempt, call.result, call.error = row["state"], row["attempt"], row["result"], row["error_class"]
             call.decision, call.approval_id = row["decision"], row["approval_id"]
+            call.edited = row["proposed"] is not None
             call.sent_at = None if row["age_s"] is None else time.monotonic() - row["age_s"]
             call.unsure = call.state == CallState.DISPATCHED and row["effect"] != "read"
             self.turns[-1].calls.append(call)
@@ -217,7 +222,8 @@ class Flight:
             ]
             self.messages.append({"role": "assistant", "content": reply.get("text") or "", "tool_calls": asks})
             for call in turn.calls:
-                content = encode(call.result)
+                edit = {"edited": {"arguments": json.loads(call.args or b"{}"), "note": EDITED}} if call.edited else {}
+                content = encode({**(call.result or {}), **edit})
                 self.messages.append({"role": "tool", "tool_call_id": call.provider_id, "content": content})
         return self.messages
 

@@ -1,20 +1,18 @@
-"""Where a run meets people: asking for approvals, and sending what was approved. Rare moves, each its own guarded transaction.
+"""Sending what people approved: consumed in the transaction that writes the intent, after checking all of it again.
 
-Both run in the engine's ORM threads, lock the run first, and count as the next journal entry of the run.
+The transactions run in the engine's ORM threads, lock the run first, and count as the next journal entry of the run.
 """
 
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
 from approvals import gate
-from approvals.digest import digest
+from approvals.digest import Sealed, digest
 from approvals.models import Approval
 from runs import budgets
 from runs.events import Kind, event
@@ -24,104 +22,11 @@ from runs.models import Call, Run
 from runs.states import CallState, RunState
 from tenants.ids import encode
 from tenants.models import Controls
-from tools.definitions import Effect, ToolDefinition
 
-from . import effects, facts, halts, holds, rulings, tool_call
+from . import asking, effects, facts, halts, holds, rulings, tool_call
 from .circuits import Place, Wait
 from .flight import Ending, Flight, Intent, ToolCall, Turn
-from .lease import Stale
 from .services import Services
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One call that a person must decide."""
-
-    call: ToolCall
-    definition: ToolDefinition
-    digest: str
-    why: str
-    needed: int
-
-
-def call_digest(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition) -> str:
-    """Binds an approval to exactly what would be sent: tenant, run, call, version, bytes, destination, effect and key."""
-    adapter = definition.adapter
-    return digest(
-        tenant=str(f.tenant),
-        run=str(f.id),
-        call=f"{turn.step}.{call.ord}",
-        tool_version=str(definition.version_id),
-        args_sha256=rulings.digest_of(call.args or b""),
-        destination=str(adapter.get("url") or adapter.get("name") or ""),
-        effect=definition.effect.value,
-        key=rulings.idem_key(f, turn, call),
-    )
-
-
-async def ask(f: Flight, e: Services, turn: Turn) -> bool:
-    """Open a request for each waiting call and let go of the run: no engine, no lease while people think. False: it was cancelled."""
-    if f.pending.events or f.pending.changed:
-        await f.commit(Intent())
-    asks = []
-    for call in (c for c in turn.calls if c.state == CallState.WAITING_APPROVAL and c.result is None):
-        definition = f.release.tools[call.name]
-        decision = call.decision or {}
-        asks.append(Ask(call, definition, call_digest(f, turn, call, definition), decision.get("why", ""), decision.get("approvers") or 1))
-    evidence = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls if c.state == CallState.DONE]
-    fp("before_ask")
-    if not await e.orm(open_requests, f.id, f.fence, f.entry, turn.step, f.release.agent, asks, evidence, expiry_s(f)):
-        f.cancel = True
-        return False
-    fp("after_ask")
-    f.entry += 1
-    return True
-
-
-def expiry_s(f: Flight) -> float:
-    expiry = f.limits.approval_s or settings.APPROVAL_EXPIRY_S
-    return min(expiry, max(f.left_s(), 0)) if f.limits.count_waiting else expiry
-
-
-def held(run_id: UUID, fence: int, entry: int) -> Run:
-    """The run's row, locked, if it is still ours. Raises Stale."""
-    run = Run.objects.select_for_update(no_key=True).filter(id=run_id, fence=fence, entry=entry).first()
-    if run is None:
-        raise Stale
-    return run
-
-
-@transaction.atomic
-def open_requests(
-    run_id: UUID,
-    fence: int,
-    entry: int,
-    step: int,
-    agent: str,
-    asks: list[Ask],
-    evidence: list[dict[str, object]],
-    expires_s: float,
-) -> bool:
-    """False, and nothing is written: a cancel was asked for. Raises Stale."""
-    run = held(run_id, fence, entry)
-    if run.cancel_requested:
-        return False
-    told = []
-    for a in asks:
-        approval = gate.request(
-            tenant_id=run.tenant_id, run_id=run.id, step=step, ord=a.call.ord, agent=agent, tool=a.call.name,
-            tool_version_id=a.definition.version_id, effect=a.definition.effect.value, args=a.call.args or b"{}", digest=a.digest,
-            risk="high" if a.definition.effect is Effect.IRREVERSIBLE else "normal", why=a.why, evidence=evidence,
-            starter_id=run.starter_id, needed=a.needed, expires_s=expires_s,
-        )  # fmt: skip
-        data = {"approval_id": encode("apr", approval.id), "digest": a.digest, "needed": a.needed}
-        told.append(event(Kind.APPROVAL_REQUESTED, step_id=step, ord=a.call.ord, tool=a.call.name, data=data))
-    run.entry, run.state, run.owner, run.hold_until = entry + 1, RunState.WAITING_APPROVAL, None, None
-    told.append(event(Kind.RUN_PARKED, step_id=step, data={"state": RunState.WAITING_APPROVAL}))
-    append(run, told)
-    Run.objects.filter(id=run.id).update(entry=run.entry, state=run.state, owner=None, hold_until=None, seq=run.seq, waiting_since=Now())
-    fp("in_ask")
-    return True
 
 
 async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
@@ -162,15 +67,16 @@ async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place
     if held := await effects.claim(f, e, turn, call, definition):
         await withdraw(f, e, turn, call, "", held)
         return
-    now = call_digest(f, turn, call, definition)
+    now = asking.seal(f, turn, call, definition)
+    needed = decision.approvers if decision.verdict == "ask" else 0
     fp("before_consume")
-    verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, now, f.snapshot.rev, timeout, definition.mutating)
+    verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, now, needed, f.snapshot.rev, timeout, definition.mutating)
     f.cancel = f.cancel or verdict == "cancelled"
     if verdict in ("recheck", "cancelled"):
         return
     f.entry += 1
-    if verdict == "void":
-        call.state, call.result = CallState.BLOCKED, voided("The approval no longer matches what would be sent.")
+    if verdict == "void":  # decided anew: people are asked again about what would be sent now
+        call.approval_id, call.decision = None, None
         return
     call.state, call.attempt = CallState.DISPATCHED, call.attempt + 1
     f.used.tool_calls += call.attempt == 1
@@ -197,17 +103,23 @@ async def withdraw(f: Flight, e: Services, turn: Turn, call: ToolCall, why: str,
 
 @transaction.atomic
 def consume(
-    run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, digest_now: str, rev: int, timeout: float, mutating: bool
+    run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, now: Sealed, needed: int, rev: int, timeout: float, mutating: bool
 ) -> str:
-    """-> `ok`, `void`, or with nothing written `recheck` (the controls changed) and `cancelled` (asked for meanwhile). Raises Stale."""
-    run = held(run_id, fence, entry)
+    """-> `ok`; `void`: something has moved, ask again; or with nothing written `recheck` (the controls changed) and `cancelled`.
+
+    `needed`: people who have to agree as the policy is now. Raises Stale.
+    """
+    run = asking.held(run_id, fence, entry)
     if run.cancel_requested:
         return "cancelled"
     if not Controls.objects.filter(tenant_id=run.tenant_id, rev=rev).exists():
         return "recheck"
     approval = Approval.objects.filter(id=call.approval_id).first() if call.approval_id else None
-    if approval is None or not gate.consume(approval, digest_now):
-        _block(run, step, call, voided("The approval no longer matches what would be sent."))
+    if approval is not None and needed > approval.needed:
+        gate.withdraw(approval.id, f"What would be sent has changed: policy (now {needed} people).")
+        approval.refresh_from_db()
+    if approval is None or not gate.consume(approval, digest(now), now):
+        spoil(run, step, call, approval)
         return "void"
     Call.objects.filter(run_id=run_id, step=step, ord=call.ord, state=CallState.READY).update(
         state=CallState.DISPATCHED, attempt=call.attempt + 1, fence=fence, dispatched_at=Now(),
@@ -230,8 +142,17 @@ def consume(
 
 @transaction.atomic
 def block(run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, result: dict[str, object]) -> None:
-    run = held(run_id, fence, entry)
+    run = asking.held(run_id, fence, entry)
     _block(run, step, call, result)
+
+
+def spoil(run: Run, step: int, call: ToolCall, approval: Approval | None) -> None:
+    """The approval cannot be used: the call is as if nobody had decided it."""
+    rows = Call.objects.filter(run_id=run.id, step=step, ord=call.ord, state=CallState.READY)
+    rows.update(approval_id=None, decision=None)
+    data = {"approval_id": approval and approval.approval_id, "moved": approval.void_reason if approval else "gone"}
+    append(run, [event(Kind.APPROVAL_VOIDED, step_id=step, ord=call.ord, tool=call.name, result="denied", data=data)])
+    Run.objects.filter(id=run.id).update(seq=run.seq, entry=run.entry + 1)
 
 
 def _block(run: Run, step: int, call: ToolCall, result: dict[str, object]) -> None:

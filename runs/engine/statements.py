@@ -168,7 +168,7 @@ select state from c
 """
 
 CALLS = """
-select step, ord, state, name, tool_version_id, effect, provider_id, args, decision, approval_id, attempt, result, error_class,
+select step, ord, state, name, tool_version_id, effect, provider_id, args, proposed, decision, approval_id, attempt, result, error_class,
     extract(epoch from statement_timestamp() - dispatched_at)::float8 as age_s
 from call where run_id = %(run)s order by step, ord
 """

@@ -21,6 +21,7 @@ class Call(models.Model):
     effect = models.CharField(max_length=16)
     provider_id = models.CharField(max_length=128, null=True)  # noqa: DJ001 - the model's id of the call; null for model calls
     args = models.BinaryField(null=True)  # the exact bytes that are sent
+    proposed = models.BinaryField(null=True)  # what the model asked for, where a person sent something else
     idem_key = models.CharField(max_length=32, null=True)  # noqa: DJ001 - null for reads: unique where present
     decision = models.JSONField(null=True)  # {decision, why, by, approvers, rev}
     approval_id = models.UUIDField(null=True)

@@ -94,7 +94,7 @@
     }
   }
   const lastSeq = () => +(byId("tail").dataset.liveSeq ?? 0);
-  const bad = /_failed$|_unknown$|_violated$|_exceeded$/, waits = /^(approval_requested|run_parked|retry_scheduled)$/;
+  const bad = /_failed$|_unknown$|_violated$|_exceeded$/, waits = /^(approval_requested|run_parked|retry_scheduled|call_held)$/;
   function nameLine(line) {
     const link = line.querySelector?.(".q");
     if (!link || line.id) return;

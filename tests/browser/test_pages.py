@@ -14,7 +14,8 @@ WIDTHS = ((1440, 900), (390, 844), (320, 640))
 PAGES = (
     "/", "/runs/", "/runs/?state=failed", "/runs/?q=nothing-is-called-this", "/runs/{succeeded}/", "/runs/{waiting}/", "/runs/{failed}/",
     "/runs/{succeeded}/?ask=retry", "/runs/new/", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
-    "/approvals/{decided}/", "/tools/", "/tools/create_ticket/", "/demo/", "/unknowns/",
+    "/approvals/{decided}/", "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/",
+    "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
 )  # fmt: skip
 SHIFTS = """
 window.shifted = 0;

@@ -233,6 +233,8 @@ SEEDS: dict[str, list[Any]] = {
     "runs": [ORDER | {"user": {"id": "u"}, "budget": {"max_steps": 1, "max_cost_usd": 1}, "metadata": {"a": [1]}, "session": "s"}],
     "approvals/<str:approval_id>/decision": [{"verdict": "approve", "digest": DIGEST, "reason": "r", "args": {"a": 1}}],
     "unknowns/<str:unknown_id>/resolve": [{"result": "applied", "evidence": "seen", "resend": False}],
+    "switches": [{"scope": "tenant", "tenant": "acme", "then": "pause", "reason": "r", "drill": True}],
+    "switches/<str:switch_id>/lift": [{"reason": "r", "per_second": 1}],
     "tools/<str:name>": [TOOL | {"retry": {"max_attempts": 2, "backoff_ms": [1]}, "output_schema": {"type": "object"}, "labels": ["a"]}],
     "agents/<str:name>": [{"tenants": ["acme"]}],
     "agents/<str:name>/releases": [RELEASE | {"budget": {"max_cost_usd": "0.1"}, "deadlines": {"run_s": 1}}],

@@ -81,6 +81,15 @@ def test_a_tool_that_nobody_knows_cannot_be_switched_on(desk: Desk) -> None:
     assert not Tool.objects.filter(enabled=True).exists()
 
 
+def test_accepting_what_nobody_classified_leaves_it_off(desk: Desk) -> None:
+    desk.platform.post("/imports/mcp", {"server": "desk", "tools": ["order"]})
+    desk.server.change("order", description="Orders two things.")
+    desk.platform.post("/imports/mcp", {"server": "desk", "dry_run": True})
+    sha256 = desk.platform.get("/tools/desk.order").json()["pending"]["sha256"]
+    taken = desk.platform.post("/tools/desk.order/accept", {"sha256": sha256, "reason": "fine"}).json()
+    assert (taken["description"], taken["enabled"], taken["classified"]) == ("Orders two things.", False, False)
+
+
 def test_a_tool_that_is_gone_can_be_rejected_and_not_accepted(desk: Desk) -> None:
     desk.platform.post("/imports/mcp", {"server": "desk", "tools": ["echo"]})
     del desk.server.offered["echo"]

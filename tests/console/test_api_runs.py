@@ -388,6 +388,8 @@ SCOPED = [
     ("POST", "/agents/x/releases", "config:write"),
     ("POST", "/releases/rel_x/promote", "config:write"),
     ("POST", "/config/apply", "config:write"),
+    ("GET", "/ceilings", "config:read"),
+    ("PUT", "/ceilings", "config:write"),
     ("GET", "/unknowns", "runs:read"),
     ("GET", "/unknowns/{unknown}", "runs:read"),
     ("POST", "/unknowns/{unknown}/resolve", "approvals:decide"),

@@ -422,10 +422,10 @@ FRAME = 4  # session, user, membership, the sidebar's counts
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        ("/approvals/", FRAME + 10),
-        ("/approvals/?tab=decided", FRAME + 1),
+        ("/approvals/", FRAME + 11),
+        ("/approvals/?tab=decided", FRAME + 2),
         ("/approvals/?part=list", FRAME - 1 + 2),
-        ("{one}", FRAME + 10),
+        ("{one}", FRAME + 11),
         ("{one}?part=status", FRAME - 1 + 2),
     ],
 )

@@ -7,6 +7,7 @@ from django.test import Client
 
 from console import document
 from console.apply import Change, apply
+from runs.models import Run
 from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import AuditEntry, Ceiling, Spending, Tenant, User
@@ -179,3 +180,14 @@ def test_a_change_in_the_admin_is_audited_and_a_tenants_admin_sets_none_for_the_
     assert (Ceiling.objects.count(), made.value) == (1, 1_500_000)
     queued(world)
     assert Spending.objects.get().reserved_micro == CAP
+
+
+# who waits --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("prefer", "priority"), [("wait=1", 1), ("respond-async", 0), ("", 0)])
+def test_a_run_whose_caller_waits_goes_before_the_others_of_its_tenant(committed_db: None, prefer: str, priority: int) -> None:
+    world = make_world()
+    answer = caller(world.operator).post("/runs", {"agent": "support-triage", "input": "x"}, Prefer=prefer)
+    assert answer.status_code == 202
+    assert Run.objects.get().priority == priority

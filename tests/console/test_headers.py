@@ -7,7 +7,8 @@ from console.csp import HEADERS
 from tenants.models import Controls, Member, Tenant, User
 
 ADDRESSES = (
-    "/", "/runs/", "/runs/new/", "/approvals/", "/tools/", "/unknowns/", "/sign-in/", "/nothing", "/runs/agt_no/",
+    "/", "/runs/", "/runs/new/", "/approvals/", "/tools/", "/unknowns/", "/switches/", "/switches/new/", "/sign-in/", "/nothing",
+    "/runs/agt_no/",
     "/admin/login/", "/admin/", "/api/v1/docs/", "/api/v1/runs", "/api/v1/nothing", "/healthz", "/readyz", "/static/theme.js",
 )  # fmt: skip
 

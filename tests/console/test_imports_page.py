@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django_q.models import Schedule
 
+from console import tasks
 from tenants import controls
-from tenants.models import EgressAllow
+from tenants.models import EgressAllow, User
 from tests.mcp_server import McpServer, running
 from tests.runtime.waiting import make_world, person
 from tools.imports import servers
@@ -129,3 +131,38 @@ def test_others_look_and_do_nothing(desk: Desk) -> None:
     assert "desk.echo" in page and "<form" not in page.partition("<main")[2].partition("</main>")[0]
     assert "desk.echo" not in text(desk.stranger) and desk.server.url not in text(desk.stranger)
     assert desk.ada.post(PAGE, {"action": "import", "server": "desk"}).status_code == 403
+
+
+def test_the_tools_own_page_says_what_it_waits_for(desk: Desk) -> None:
+    servers.put(None, "desk", url=desk.server.url)
+    servers.import_tools(None, "desk", None)
+    assert "It stays off until a person says what it does." in text(desk.root, "/tools/desk.echo/")
+    desk.server.change("echo", description="Other words.")
+    servers.refresh("desk")
+    assert "It stays off until a person accepts the new definition." in text(desk.root, "/tools/desk.echo/")
+
+
+def test_the_admin_classifies_and_never_switches_on_what_nobody_knows(desk: Desk) -> None:
+    servers.put(None, "desk", url=desk.server.url)
+    servers.import_tools(None, "desk", None)
+    User.objects.update(is_staff=True)
+    change = "/admin/tools/tool/"
+    page = desk.root.post(change, {"action": "enable", "_selected_action": ["desk.echo"]}, follow=True).content.decode()
+    assert "Nobody has said yet what desk.echo does." in page and not Tool.objects.get(name="desk.echo").enabled
+    desk.root.post(change, {"action": "is_read", "_selected_action": ["desk.echo", "desk.peek"]})
+    known = Tool.objects.filter(enabled=True, classified=True, current__effect="read")
+    assert set(known.values_list("name", flat=True)) == {"desk.echo", "desk.peek"}
+    assert desk.server.url in desk.root.get("/admin/tools/mcpserver/").content.decode()
+
+
+def test_the_jobs_read_every_server_again_and_one_that_fails_stops_none(desk: Desk) -> None:
+    for name in ("away", "desk", "odd"):
+        servers.put(None, name, url=desk.server.url if name == "desk" else "https://mcp.example.com/mcp", credential="k" * (name == "odd"))
+    Server.objects.filter(name="away").update(url="http://127.0.0.1:9/mcp")
+    servers.import_tools(None, "desk", None)
+    desk.server.change("echo", description="Other words.")
+    assert tasks.refresh_imports() == 1
+    assert Server.objects.get(name="away").last_error and Server.objects.get(name="odd").last_error
+    assert Tool.objects.get(name="desk.echo").pending is not None
+    tasks.ensure_schedules()
+    assert Schedule.objects.get(func="console.tasks.refresh_imports").minutes == 5

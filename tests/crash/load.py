@@ -16,6 +16,8 @@ from django.db import DatabaseError, connections
 from runs.models import Engine, Event, Run
 from tests.runtime.world import TEXT, TICKET, World, call, schema
 from tools import catalog
+from tools.breakers import host_port
+from tools.models import Breaker
 from tools.spec import ToolSpec
 
 from .nursery import Forked, Nursery
@@ -48,7 +50,8 @@ class Load:
         self.random = random.Random(self.seed)
 
     async def open(self, slow_ms: int = 0, **deadlines: float) -> None:
-        """The agent, its permissions, and tools and models that take `slow_ms`."""
+        """The agent, its permissions, and tools and models that take `slow_ms`. No breaker: here every call is to be sent."""
+        await Breaker.objects.acreate(tenant=self.world.tenant, host_port=host_port(self.world.url), forced="closed")
         await self.world.agent(deadlines={"model_call_s": 3, "tool_call_s": 1, "step_s": 30, "run_s": 600, **deadlines})
         for tool in TOOL.values():
             await self.world.permit(tool, "allow", loosen=True)

@@ -89,16 +89,19 @@ async def test_no_run_ends_later_than_its_deadline_and_five_seconds(world: World
     await world.permit("create_ticket", "allow", loosen=True)
     for _ in range(2):
         nursery.start(lease=5.0, slots=size(300, 40))
-    await troubled(world, count, run_s=size(12, 4))
+    await troubled(world, count, run_s=size(15, 8))
     await over(180)
     late = await sync_to_async(lateness)()
     ends = Counter([run.outcome async for run in Run.objects.all()])
     faults = await world.http("GET", "/faults")
-    hits = {fault["match"].strip(): fault["hits"] for fault in faults["faults"]}
-    assert set(late) == set(TROUBLES) and ends["deadline_exceeded"] > count / 2 and all(hits.values()), f"vacuous: {ends}, {hits}"
+    hits: Counter[str] = Counter()  # a breaker opens before long, and then most runs wait for it: that counts in their time too
+    for fault in faults["faults"]:
+        hits[fault["fault"]] += fault["hits"]
+    assert set(late) == set(TROUBLES) and ends["deadline_exceeded"] > count / 2 and min(hits.values()) > 0, f"vacuous: {ends}, {hits}"
     assert await Run.objects.filter(ended_at__gt=F("deadline_at") + LATE).acount() == 0, late
-    figure("T29", "runs under slow, hanging, dripping and failing tools and models: none ends later than its deadline and 5 s", n=count,
-           seconds=time.monotonic() - began, latest_s=max(late.values()), **hits, **dict(sorted(ends.items())), late=0)  # fmt: skip
+    title = "runs under slow, hanging, dripping and failing tools and models: none ends later than its deadline and 5 s"
+    shown = {f"hit_by_{name}": times for name, times in hits.items()} | dict(sorted(ends.items()))
+    figure("T29", title, n=count, seconds=time.monotonic() - began, latest_s=max(late.values()), **shown, late=0)
 
 
 # clocks ---------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from approvals import gate
 from console import records
 from console.api import runs as api
 from runs import failpoints, reconcile
-from runs.engine import drive, effects, engine, journal, lease, tool_call
+from runs.engine import asking, drive, effects, engine, journal, lease, tool_call
 from tests.runtime.world import World
 from tools import egress
 
@@ -66,7 +66,7 @@ def no_triggers(s: Stage) -> None:
     s.sql("alter table run disable trigger run_moves_u")
 
 
-_consume, _key, _held = gate.consume, tool_call.idem_key, drive.people.held
+_consume, _key, _held = gate.consume, tool_call.idem_key, asking.held
 
 
 def blind_to_cancel(*args: Any) -> Any:
@@ -91,7 +91,7 @@ GUARDS: dict[str, tuple[Callable[[Stage], None], Scenario]] = {
     "a cancel in the dispatch": (
         without("or not r.cancel_requested and exists", "or exists"), harms.cancelled_before_the_dispatch,
     ),
-    "a cancel in the consumption": (replaced(drive.people, "held", blind_to_cancel), harms.cancelled_before_the_consumption),
+    "a cancel in the consumption": (replaced(asking, "held", blind_to_cancel), harms.cancelled_before_the_consumption),
     "the digest at consumption": (
         replaced(gate, "consume", lambda approval, digest: _consume(approval, approval.digest)), harms.changed_after_the_approval,
     ),

@@ -481,3 +481,11 @@ def test_the_retry_policy_of_the_mission_can_be_pasted_as_it_stands() -> None:
 def test_a_retry_policy_names_the_field_at_fault(value: Any, field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}:"):
         RetryPolicy.from_json(value)
+
+
+async def test_a_head_is_done_when_it_is_answered(desk: Desk, server: DroppingServer) -> None:
+    server.behave(answer(body=b"", Content_Length=str(5 << 20)))
+    adapter = {"kind": "http", "method": "HEAD", "url": f"{server.origin}/things/{{id}}", "place": {"id": "path"}}
+    result = await desk.call(READ, {"id": "a b", "deep": True}, adapter=adapter)
+    assert (result.ok, result.data) == (True, {"ok": True})
+    assert (server.requests[0].method, server.requests[0].target) == ("HEAD", "/things/a%20b?deep=true")

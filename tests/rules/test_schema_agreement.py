@@ -108,6 +108,6 @@ def test_the_one_known_difference_is_theirs_the_end_of_a_line_is_not_the_end_of_
 
 
 def test_a_second_validator_that_differs_is_noticed() -> None:
-    lax = validators.extend(Draft202012Validator, dict.fromkeys(["required", "additionalProperties", "pattern", "enum", "type"]))
+    lax = validators.extend(Draft202012Validator, dict.fromkeys(["required", "additionalProperties", "pattern"], lambda *_: None))
     with pytest.raises(AssertionError, match="create_ticket"):
         compared("create_ticket", SCHEMAS["create_ticket input_schema"], lax)

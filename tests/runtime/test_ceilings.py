@@ -83,6 +83,18 @@ def test_of_64_at_once_in_four_scopes_exactly_those_are_accepted_that_fit(commit
     assert not Reservation.objects.exists() and not Settlement.objects.exists()
 
 
+def test_windows_that_are_used_for_the_first_time_by_many_at_once_are_opened_once(committed_db: None) -> None:
+    world = make_world()
+    before = queued(world)
+    end(before, CAP)
+    four_scopes(world, 10 * CAP)
+    Spending.objects.all().delete()
+    answers = at_once(*[lambda: queued(world)] * 32)
+    assert Run.objects.count() == 10
+    assert {getattr(one, "code", "") for one in answers if not isinstance(one, Run)} == {"ceiling_reached"}
+    assert {(one.reserved_micro, one.spent_micro) for one in Spending.objects.all()} == {(9 * CAP, CAP)}
+
+
 @pytest.mark.mission("P5.1")
 def test_accepting_ending_and_folding_at_once_comes_out_even(committed_db: None) -> None:
     world = make_world()
@@ -163,8 +175,9 @@ def given_back_and_cancelled(world: World, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "cost"), [(failed_in_engine, 20_000), (cancelled_while_queued, 0), (cancelled_in_quarantine, 20_000), (given_back_and_cancelled, 20_000)]
-)  # fmt: skip
+    ("how", "cost"),
+    [(failed_in_engine, 20_000), (cancelled_while_queued, 0), (cancelled_in_quarantine, 20_000), (given_back_and_cancelled, 20_000)],
+)
 def test_however_a_run_ends_it_is_settled(world: World, how: Callable[[World, Run], None], cost: int) -> None:
     ceiling(world.tenant, DAY, 10 * CAP)
     run = queued(world)
@@ -364,7 +377,8 @@ def test_admins_set_the_ceilings_of_their_tenant_and_platform_admins_the_others(
     assert ceilings.put(admin, world.tenant, "", DAY, CAP)[1] == "unchanged"
     ceilings.put(admin, world.tenant, "", DAY, 2 * CAP, "more work")
     delete(admin, made, "over")
-    told = [(e.tenant.slug if e.tenant else "", e.action, e.object_id, e.before, e.after, e.reason) for e in AuditEntry.objects.order_by("id")]
+    entries = AuditEntry.objects.order_by("id")
+    told = [(e.tenant.slug if e.tenant else "", e.action, e.object_id, e.before, e.after, e.reason) for e in entries]
     name = "tenant acme cost_usd_per_day"
     assert told == [
         ("acme", "ceiling.created", name, None, {DAY: "0.08"}, "a trial"),

@@ -34,6 +34,8 @@ class Host:
     def __init__(self, mode: str) -> None:
         self.mode, self.received, self.most, self.inside, self.port = mode, 0, 0, 0, 0
         self.delay_s = 0.0
+        self.runner: web.ServerRunner
+        self.site: web.TCPSite
         self.released = asyncio.Event()
 
     @property
@@ -51,7 +53,7 @@ class Host:
         self.mode = "ok"
         self.released.set()
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         self.received += 1
         self.inside += 1
         self.most = max(self.most, self.inside)
@@ -97,12 +99,8 @@ async def use(host: Host, model: str = "primary", **values: Any) -> None:
     await ModelDefinition.objects.filter(name=model).aupdate(**given)
 
 
-async def row(world: World, url: str) -> Breaker:
-    return await Breaker.objects.aget(tenant=world.tenant, host_port=host_port(url))
-
-
-async def until_row(world: World, url: str, state: str) -> Breaker:
-    for _ in range(600):
+async def until_row(world: World, url: str, state: str, seconds: float = 30) -> Breaker:
+    for _ in range(int(seconds * 20)):
         found = await Breaker.objects.filter(tenant=world.tenant, host_port=host_port(url)).afirst()
         if found and found.state == state:
             return found

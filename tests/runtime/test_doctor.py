@@ -58,6 +58,8 @@ BREAKS = {
     "approval_overdue": LIVING + approval("waiting", f"expires_at = {LATE}"),
     "approval_never_used": approval("cancelled", "state = 'approved'"),
     "approval_used_for_nothing": approval("cancelled", "state = 'consumed'"),
+    "paused_by_nothing": LIVING + run("queued", "state = 'paused', paused_by = id"),
+    "pause_and_state_disagree": run("queued", "paused_by = id"),
     "effect_without_decision": approval("done", "state = 'rejected'"),
     "sent_and_forgotten": calls("waiting", "state = 'dispatched'", "ord = 0"),
     "unknown_and_passed_over": run("unknown", "state = 'waiting_budget'"),

@@ -107,10 +107,8 @@ def test_many_tenants_with_nothing_due_leave_room_for_the_one_that_has(three: li
 def crowd(tenant: Tenant, like: Run, count: int) -> None:
     """Queued runs of `tenant`, many at once."""
     asked = RunInput.objects.get(pk=like.pk)
-    runs = [
-        Run(id=new_id(), tenant=tenant, agent_id=like.agent_id, release_id=like.release_id, deadline_at=like.deadline_at, starter_id=like.starter_id)
-        for _ in range(count)
-    ]  # fmt: skip
+    same = {"agent_id": like.agent_id, "release_id": like.release_id, "deadline_at": like.deadline_at, "starter_id": like.starter_id}
+    runs = [Run(id=new_id(), tenant=tenant, **same) for _ in range(count)]
     Run.objects.bulk_create(runs)
     RunInput.objects.bulk_create([RunInput(run=run, text=asked.text, limits=asked.limits) for run in runs])
 

@@ -69,6 +69,7 @@ async def test_without_a_fallback_the_run_ends_and_says_why(world: World) -> Non
     engine = await world.engine()
     assert engine.services.seats.now("primary", 1)
     run = await world.until(await world.script(DONE), "failed")
+    assert run.last_error is not None
     assert (run.outcome, run.last_error["error_type"], await world.calls(run)) == ("model_error", "rate_limit", [])
     assert "1 calls of primary are in flight" in run.last_error["message"]
 

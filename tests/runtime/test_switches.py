@@ -1,8 +1,8 @@
 """Kill switches end to end: engines stop at the next dispatch, keep what came back, and go on when the switch is lifted."""
 
 import asyncio
-import time
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from approvals.models import Approval
 from runs import impact, intake, lifecycle, signoff, switches
 from runs.engine import people
-from runs.models import Event, Run, Switch
+from runs.models import Run, Switch
 from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.ids import encode
@@ -60,7 +60,8 @@ async def unsent(world: World, run: Run) -> bool:
 
 def aim(scope: str, world: World) -> dict[str, Any]:
     """What a switch of this scope names."""
-    return {"tenant": {"tenant": world.tenant}, "agent": {"agent": "helper"}, "tool": {"tool": "create_ticket"}}.get(scope, {})
+    names: dict[str, dict[str, Any]] = {"tenant": {"tenant": world.tenant}, "agent": {"agent": "helper"}, "tool": {"tool": "create_ticket"}}
+    return names.get(scope, {})
 
 
 # the last dispatch ------------------------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ async def test_a_call_in_flight_ends_its_result_is_kept_and_nothing_more_is_sent
     paused = await world.until(run, "paused")
     assert paused.paused_by == switch.id and paused.owner is None and paused.waiting_since is not None
     search = next(c for c in await world.calls(run) if c.name == "search_docs")
-    assert search.state == "done" and search.result["ok"]
+    assert search.state == "done" and search.result and search.result["ok"]
     assert await world.ledger() == [] and await unsent(world, run)
     parked = (await world.events(run))[-1]
     data = {"state": "paused", "reason": "switch", "switch": encode("swi", switch.id)}
@@ -98,7 +99,7 @@ async def test_a_switch_that_stops_ends_the_run_and_says_which_one_it_was(world:
     switch = await throw(world, scope, "stop", **aim(scope, world))
     ended = await world.until(run)
     assert (ended.state, ended.outcome) == ("failed", "stopped_by_switch")
-    assert ended.stop["limit"] == "switch" and ended.stop["by"] == str(switch)
+    assert ended.stop and ended.stop["limit"] == "switch" and ended.stop["by"] == str(switch)
     assert next(c for c in await world.calls(run) if c.name == "search_docs").state == "done"
     assert await world.ledger() == [] and "budget_exceeded" not in await world.kinds(run)
     await healthy()
@@ -165,7 +166,7 @@ async def test_an_approved_call_is_not_sent_after_the_switch(
     run = await world.script(WRITE, DONE)
     await world.engine()
     await world.until(run, "waiting_approval")
-    consume, thrown = people.consume, []
+    consume, thrown = people.consume, list[Switch]()
 
     def thrown_just_before(*args: Any) -> str:
         if not thrown:
@@ -296,7 +297,7 @@ async def test_a_staged_lift_spreads_the_runs_in_order_and_their_deadlines_with_
     await lift(world, switch, per_second=0.5)
     after = [await Run.objects.aget(id=run.id) for run in runs]
     assert {run.state for run in after} == {"queued"}
-    gaps = [(b.available_at - a.available_at).total_seconds() for a, b in zip(after, after[1:], strict=False)]
+    gaps = [(b.available_at - a.available_at).total_seconds() for a, b in pairwise(after)]
     assert all(1.5 < gap < 3 for gap in gaps), gaps
     moved = [(now.deadline_at - then.deadline_at).total_seconds() for now, then in zip(after, runs, strict=True)]
     assert moved == sorted(moved) and moved[-1] - moved[0] > 7
@@ -323,7 +324,7 @@ async def test_a_second_switch_that_stops_ends_what_the_first_had_paused(world: 
     await lift(world, first)
     await world.engine()
     ended = await world.until(run)
-    assert (ended.outcome, ended.stop["by"]) == ("stopped_by_switch", str(second))
+    assert (ended.outcome, (ended.stop or {})["by"]) == ("stopped_by_switch", str(second))
 
 
 @pytest.mark.mission("X10")
@@ -353,7 +354,12 @@ async def test_two_people_lift_and_one_of_them_is_told_so(world: World) -> None:
 async def test_in_a_tenant_approvers_and_admins_stop_work_and_nobody_below(world: World, who: str) -> None:
     await world.agent()
     actor = world.people[who]
-    orders = [("tenant", {}), ("agent", {"agent": "helper"}), ("tool", {"tool": "create_ticket"}), ("writes", {})]
+    orders: list[tuple[str, dict[str, str]]] = [
+        ("tenant", {}),
+        ("agent", {"agent": "helper"}),
+        ("tool", {"tool": "create_ticket"}),
+        ("writes", {}),
+    ]
     for scope, names in orders:
         if who in ("approver", "admin"):
             switch = await throw(world, scope, by=actor, tenant=world.tenant, **names)
@@ -368,7 +374,8 @@ async def test_beyond_their_tenant_only_platform_admins_do(world: World) -> None
     await world.agent()
     beta = await Tenant.objects.acreate(slug="beta")
     admin = world.people["admin"]
-    for scope, names in [("all", {}), ("writes", {}), ("agent", {"agent": "helper"}), ("tenant", {"tenant": beta})]:
+    orders: list[tuple[str, dict[str, Any]]] = [("all", {}), ("writes", {}), ("agent", {"agent": "helper"}), ("tenant", {"tenant": beta})]
+    for scope, names in orders:
         with pytest.raises(Refused) as caught:
             await throw(world, scope, by=admin, **names)
         assert caught.value.code == "platform_admin_needed", scope
@@ -395,7 +402,7 @@ async def test_beyond_their_tenant_only_platform_admins_do(world: World) -> None
         ("all", {"reason": "x" * 2001}, "reason_too_long"),
     ],
 )
-async def test_a_switch_that_says_too_little_or_nonsense_is_refused(world: World, scope: str, more: dict[str, str], code: str) -> None:
+async def test_a_switch_that_says_too_little_or_nonsense_is_refused(world: World, scope: str, more: dict[str, Any], code: str) -> None:
     with pytest.raises(Refused) as caught:
         await throw(world, scope, **more)
     assert caught.value.code == code and not await Switch.objects.aexists()
@@ -416,7 +423,7 @@ async def test_both_moves_are_audited_with_their_reasons(world: World) -> None:
         ("switch.engaged", "the desk is on fire", world.tenant.pk),
         ("switch.lifted", "the fire is out", world.tenant.pk),
     ]
-    assert rows[0].after["then"] == "pause"
+    assert rows[0].after and rows[0].after["then"] == "pause"
 
 
 # drills and numbers -----------------------------------------------------------------------------------------------------------

@@ -22,11 +22,11 @@ JSON = dict[str, Any]
 LIST_S = 10.0
 
 
-def listing(url: str, allow: frozenset[str], credential: Credential | None, egress: Egress | None = None) -> Listing:
+def listing(url: str, allow: frozenset[str], credential: Credential | None) -> Listing:
     """Ask the server. A loop of its own: called from jobs and from views, never inside a transaction. Raises McpFailure."""
 
     async def ask() -> Listing:
-        way_out = egress or Egress()
+        way_out = Egress()
         try:
             return await list_tools(way_out, url, CallContext("import", 0, None, LIST_S, allow, credential))
         finally:

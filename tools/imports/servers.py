@@ -14,7 +14,6 @@ from tenants.models import Credential as Sealed
 from tenants.models import EgressAllow
 from tools import catalog
 from tools.definitions import Credential
-from tools.egress import Egress
 from tools.models import McpServer
 from tools.redaction import Redactor
 from tools.spec import destination
@@ -85,25 +84,14 @@ def set_enabled(actor: Actor | None, name: str, enabled: bool, reason: str = "")
     return bool(changed)
 
 
-def offers(name: str, egress: Egress | None = None) -> tuple[McpServer, list[mcp.Draft]]:
-    """Ask a server what it offers, as drafts, and hold our tools of it to that. Network, so never inside a transaction.
-
-    Refuses: not_found 404; server_unreachable 502, with what went wrong.
-    """
-    server, listing = read(name, egress)
-    definitions.compare(server, listing)
-    return server, mcp.drafts(server.name, server.url, server.credential, server.tenants, listing)
-
-
-def import_tools(
-    actor: Actor | None, name: str, chosen: list[str] | None, *, dry_run: bool = False, egress: Egress | None = None
-) -> list[tuple[mcp.Draft, bool]]:
+def import_tools(actor: Actor | None, name: str, chosen: list[str] | None, *, dry_run: bool = False) -> list[tuple[mcp.Draft, bool]]:
     """Take in what a server offers (of `chosen`, by their names there; None: all). -> each draft, and whether it is new here.
 
-    Every one is a write without a key, off, and waits to be classified. Refuses as `offers`, and unknown_tool 422.
+    Every one is a write without a key, off, and waits to be classified. Network, so never inside a
+    transaction. Refuses: platform_admin_needed 403; not_found 404; no_credential, unknown_tool 422; server_unreachable 502.
     """
     catalog.need_platform_admin(actor)
-    server, listing = read(name, egress)
+    server, listing = read(name)
     definitions.compare(server, listing)
     found = mcp.drafts(server.name, server.url, server.credential, server.tenants, listing)
     remote = {one.remote for one in found}
@@ -113,10 +101,10 @@ def import_tools(
     return definitions.take_in(actor, server, listing, wanted, dry_run=dry_run)
 
 
-def refresh(name: str, egress: Egress | None = None) -> Seen:
+def refresh(name: str) -> Seen:
     """Read a server again and hold our tools to what it says now. A server that is away changes nothing but its own row."""
     try:
-        server, listing = read(name, egress)
+        server, listing = read(name)
     except Refused as refused:
         if refused.status == 404:
             raise
@@ -124,15 +112,19 @@ def refresh(name: str, egress: Egress | None = None) -> Seen:
     return Seen(name, changed=definitions.compare(server, listing), offered=len(listing.tools))
 
 
-def read(name: str, egress: Egress | None) -> tuple[McpServer, mcp.Listing]:
+def read(name: str) -> tuple[McpServer, mcp.Listing]:
     server = McpServer.objects.filter(name=name).first()
     if server is None:
         raise NotFound("MCP server")
     allow = frozenset(EgressAllow.objects.values_list("host_port", flat=True))
-    credential = credential_of(server)
+    try:
+        credential = credential_of(server)
+    except Refused as refused:
+        McpServer.objects.filter(name=name).update(last_error=refused.message[:500])
+        raise
     redactor = Redactor([credential] if credential else [])  # a server may quote the key that it was read with
     try:
-        listing = mcp.listing(server.url, allow, credential, egress)
+        listing = mcp.listing(server.url, allow, credential)
     except mcp.McpFailure as failure:
         why, _ = redactor.said(str(failure))
         McpServer.objects.filter(name=name).update(last_error=why[:500])

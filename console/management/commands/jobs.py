@@ -45,7 +45,7 @@ class Command(BaseCommand):
         watch = Watch([sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"], Path(settings.HOME))
         courier = Background()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: (watch.ask_to_stop(), courier.ask_to_stop()))
+            signal.signal(number, lambda *_: [each.ask_to_stop() for each in (watch, courier)])
         courier.start()
         try:
             watch.run()
