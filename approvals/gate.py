@@ -19,7 +19,7 @@ from tenants.errors import NotFound, Refused
 
 from . import people, standing
 from .digest import moved
-from .models import Approval, ApprovalDecision
+from .models import Approval, ApprovalDecision, GlassReview
 
 State = Approval.State
 Verdict = ApprovalDecision.Verdict
@@ -104,6 +104,8 @@ def decide(
         approval=approval, user=actor.user, verdict=verdict, digest=digest, reason=storable(reason), surface=surface,
         break_glass=break_glass, for_user=standing_for,
     )  # fmt: skip
+    if break_glass:
+        GlassReview.objects.create(approval=approval, tenant_id=approval.tenant_id)
     if verdict == Verdict.REJECT:
         _close(approval, State.REJECTED)
         return Outcome.REJECTED
@@ -123,7 +125,7 @@ def edit(
     """
     if not actor.sees(approval.tenant_id):
         raise NotFound("approval")
-    people.may_decide(actor, approval)
+    standing_for = people.may_decide(actor, approval)
     _is_open(actor, approval, again=True)
     _is_shown(approval, shown)
     old = approval.id
@@ -136,16 +138,19 @@ def edit(
     made.args, made.sealed, made.digest, made.replaces, made.edited_by = args, dict(sealed), digest, old, actor.user
     made.save(force_insert=True)
     made.refresh_from_db()
-    ApprovalDecision.objects.create(approval=made, user=actor.user, verdict=Verdict.APPROVE, digest=digest, reason=storable(reason))
+    ApprovalDecision.objects.create(
+        approval=made, user=actor.user, verdict=Verdict.APPROVE, digest=digest, reason=storable(reason), for_user=standing_for
+    )
     if agreed(made):
         _close(made, State.APPROVED)
     return made
 
 
 def agreed(approval: Approval) -> bool:
-    """Enough people said yes, and not only the one who wrote what they agree to."""
-    voices = set(approval.decisions.filter(verdict=Verdict.APPROVE).values_list("user_id", flat=True))
-    return len(voices) >= approval.needed and voices != {approval.edited_by_id}
+    """Enough people said yes, and not only the one who wrote what they agree to. Somebody and their delegate are one voice."""
+    said = list(approval.decisions.filter(verdict=Verdict.APPROVE).values_list("user_id", "for_user_id"))
+    voices, hands = {of or user for user, of in said}, {user for user, _ in said}
+    return len(voices) >= approval.needed and hands != {approval.edited_by_id}
 
 
 def expire(approval: Approval) -> bool:
@@ -180,11 +185,12 @@ def _spoiled(current: Approval, digest: str, sealed: Mapping[str, str | None] | 
     if late.exists():
         return "It was approved too long ago."
     if current.grant_id is not None:
-        return "" if standing.holds(current.grant_id) else "The standing grant was withdrawn."
+        return "" if standing.holds(current) else "The standing grant was withdrawn."
     voices = list(current.decisions.filter(verdict=Verdict.APPROVE).select_related("user", "for_user"))
     if any(voice.break_glass and people.permitted(voice.user, current, break_glass=True) for voice in voices):
         return ""
-    if sum(people.permitted(voice.user, current, of=voice.for_user) for voice in voices) < current.needed:
+    held = {voice.for_user_id or voice.user_id for voice in voices if people.permitted(voice.user, current, of=voice.for_user)}
+    if len(held) < current.needed:
         return "Somebody who approved this may no longer decide it."
     return ""
 
@@ -211,6 +217,18 @@ def use_grant(approval: Approval, fits: standing.Fits) -> bool:
     Approval.objects.filter(id=approval.id, state=State.PENDING).update(state=State.APPROVED, grant=grant, decided_at=Now())
     approval.refresh_from_db()
     return True
+
+
+def remind(approval: Approval, number: int) -> bool:
+    """Count a reminder. False: it was counted before, or nobody has to decide any more."""
+    waiting = Approval.objects.filter(id=approval.id, state=State.PENDING, expires_at__gt=Now(), reminders__lt=number)
+    return bool(waiting.update(reminders=number))
+
+
+def escalate(approval: Approval) -> bool:
+    """From now on those that its group escalates to may decide it too. False: they may already, or nobody has to any more."""
+    waiting = Approval.objects.filter(id=approval.id, state=State.PENDING, expires_at__gt=Now(), escalated_at__isnull=True)
+    return bool(waiting.update(escalated_at=Now()))
 
 
 def storable(reason: str) -> str:

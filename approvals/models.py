@@ -124,6 +124,30 @@ class Delegation(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
 
+class GlassReview(models.Model):
+    """A verdict that broke the glass, until somebody else has looked at it."""
+
+    approval = models.OneToOneField(Approval, on_delete=models.PROTECT, related_name="glass")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    reviewed_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    reviewed_at = models.DateTimeField(null=True)
+    note = models.CharField(max_length=1000, blank=True, default="")
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["tenant"], condition=models.Q(reviewed_at__isnull=True), name="glass_open")]
+
+
+class Opening(models.Model):
+    """When a person first had a request on their screen."""
+
+    approval = models.ForeignKey(Approval, on_delete=models.CASCADE, related_name="openings")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["approval", "user"], name="first_opening")]
+
+
 class StandingGrant(models.Model):
     """A yes in advance: to one tool of one agent in one tenant, under a condition, so many times, until then."""
 

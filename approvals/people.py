@@ -42,7 +42,8 @@ def may_decide(actor: Actor, approval: Approval, *, break_glass: bool = False) -
             return delegation.of
     if not (actor.has_role(least) and _has_role(person, approval, least)):
         raise Refused("role_missing", f"This needs the role {least} in its tenant, or a higher one.", 403, role=str(least))
-    raise Refused("not_in_group", f"The group {approval.group} decides this.", 403, group=approval.group)
+    asked = groups_of(approval) or [approval.group]
+    raise Refused("not_in_group", f"The group {' or '.join(asked)} decides this.", 403, group=approval.group)
 
 
 def permitted(person: User, approval: Approval, *, break_glass: bool = False, of: User | None = None) -> bool:
@@ -63,8 +64,17 @@ def _has_role(person: User, approval: Approval, least: Role) -> bool:
 
 
 def _in_group(person: User, approval: Approval) -> bool:
-    """A group that is gone decides nothing."""
-    return Group.objects.filter(tenant_id=approval.tenant_id, name=approval.group, people=person).exists()
+    """In the group that is asked, or, once half of the time is over, in the one it escalates to. A group that is gone decides nothing."""
+    names = groups_of(approval)
+    return Group.objects.filter(tenant_id=approval.tenant_id, name__in=names, people=person).exists()
+
+
+def groups_of(approval: Approval) -> list[str]:
+    """Which groups decide now, the one that was asked first. Empty: everybody with the role."""
+    if not approval.group or approval.escalated_at is None:
+        return [approval.group] if approval.group else []
+    asked = Group.objects.filter(tenant_id=approval.tenant_id, name=approval.group).first()
+    return [approval.group, *([asked.escalates_to] if asked and asked.escalates_to else [])]
 
 
 def _delegated(person: User, approval: Approval) -> "QuerySet[Delegation]":

@@ -16,6 +16,7 @@ from tenants.errors import NotFound, Refused
 from tenants.models import Tenant
 from tenants.roles import Role
 
+from . import people
 from .models import Approval, StandingGrant
 
 MOST = 10_000
@@ -57,21 +58,27 @@ def revoke(actor: Actor, grant_id: UUID, reason: str = "") -> StandingGrant:
 
 
 def take(approval: Approval, fits: Fits) -> StandingGrant | None:
-    """One use of the first grant that fits this request, taken by a guarded UPDATE. High risk is never granted in advance."""
-    if approval.kind != Approval.Kind.CALL or approval.risk != "normal" or approval.effect == "irreversible":
+    """One use of the first grant that fits this request, taken by a guarded UPDATE. Never for high risk, nor where more than one
+    person has to agree: a grant speaks for the one who gave it, who must be somebody who may decide this.
+    """
+    if approval.kind != Approval.Kind.CALL or approval.risk != "normal" or approval.effect == "irreversible" or approval.needed > 1:
         return None
     args = json.loads(bytes(approval.args))
     place = {"tenant_id": approval.tenant_id, "agent": approval.agent, "tool": approval.tool}
     open_ones = StandingGrant.objects.filter(**place, revoked_at__isnull=True, expires_at__gt=Now(), used__lt=F("most"))
-    for grant in open_ones.exclude(created_by_id=approval.starter_id).order_by("expires_at", "id"):
-        if (not grant.when or fits(grant.when, args)) and open_ones.filter(pk=grant.pk).update(used=F("used") + 1):
+    others = open_ones.exclude(created_by_id=approval.starter_id).select_related("created_by")
+    for grant in others.order_by("expires_at", "id"):
+        wanted = people.permitted(grant.created_by, approval) and (not grant.when or fits(grant.when, args))
+        if wanted and open_ones.filter(pk=grant.pk).update(used=F("used") + 1):
             return grant
     return None
 
 
-def holds(grant_id: UUID) -> bool:
-    """Whether what it approved may still be sent."""
-    return StandingGrant.objects.filter(pk=grant_id, revoked_at__isnull=True, expires_at__gt=Now()).exists()
+def holds(approval: Approval) -> bool:
+    """Whether what a grant approved may still be sent."""
+    current = StandingGrant.objects.filter(uses=approval, revoked_at__isnull=True, expires_at__gt=Now())
+    grant = current.select_related("created_by").first()
+    return grant is not None and people.permitted(grant.created_by, approval)
 
 
 def as_json(grant: StandingGrant) -> dict[str, Any]:

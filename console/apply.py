@@ -21,17 +21,17 @@ from tools.lint import Finding, findings
 from tools.models import McpServer, Permission, Tool
 from tools.spec import destination
 
-from . import apply_ceilings, apply_rules
+from . import apply_ceilings, apply_groups, apply_rules
 from .document import AgentBlock, CredentialBlock, Document, PermissionBlock, TenantBlock, ToolBlock
 
 Action = Literal["create", "update", "unchanged", "delete"]
-SETTINGS = ("decision", "approvers", "loosen")
+SETTINGS = ("decision", "approvers", "loosen", "group")
 ONE_AT_A_TIME = 0x5B0A_9917  # key of the advisory lock
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`kind`: tenant, egress, credential, model, mcp_server, tool, permission, rule, agent, release or ceiling.
+    """`kind`: tenant, egress, credential, model, mcp_server, tool, group, permission, rule, agent, release or ceiling.
 
     `fields`: what an update changes.
 
@@ -71,7 +71,7 @@ def apply(
     """Bring the installation to the document in one transaction. Applying twice changes nothing the second time.
 
     The first release of an agent and every changed release block go live. A release that a person rolled back stays back
-    until its block changes. `prune` deletes permissions, rules, egress entries, credentials, unused models and ceilings that a
+    until its block changes. `prune` deletes permissions, groups, rules, egress entries, credentials, unused models and ceilings that a
     given section leaves out; tools, agents and tenants have a history and are never deleted. Refuses as the parts do, with the `path`.
     """
     catalog.need_platform_admin(actor)
@@ -79,8 +79,8 @@ def apply(
         cursor.execute("select pg_advisory_xact_lock(%s)", [ONE_AT_A_TIME])
     order = Order(actor, document, secrets or {})
     steps = (
-        put_tenants, put_egress, put_credentials, put_models, put_mcp_servers, put_tools, put_agents, put_permissions, put_rules,
-        put_ceilings,
+        put_tenants, put_egress, put_credentials, put_models, put_mcp_servers, put_tools, put_agents, put_groups, put_permissions,
+        put_rules, put_ceilings,
     )  # fmt: skip
     with versions.together(actor, "configuration applied"):
         changes = [change for step in steps for change in step(order)]
@@ -255,12 +255,19 @@ def put_permission(order: Order, block: PermissionBlock) -> Change:
         decision=block.decision,
         approvers=block.approvers,
         loosen=block.loosen,
+        group=block.group,
         **place,
     )
     name = f"{block.tool} x {block.tenant or 'every tenant'} x {block.agent or 'every agent'}"
     if before is None:
         return Change("permission", name, "create")
     return changed("permission", name, tuple(key for key in SETTINGS if getattr(before, key) != getattr(after, key)))
+
+
+def put_groups(order: Order) -> Iterator[Change]:
+    for index, block in enumerate(order.document.groups):
+        with at(f"groups[{index}]"):
+            yield Change("group", *apply_groups.put(order.actor, order.document, block, tenant_of(block.tenant)))
 
 
 def put_rules(order: Order) -> Iterator[Change]:
@@ -283,8 +290,9 @@ def leave_out(order: Order) -> list[Change]:
     given, gone = order.document.model_fields_set, list[Change]()
     if "permissions" in given:
         gone += prune_permissions(order)
-    if "rules" in given:
-        gone += [Change("rule", name, "delete") for name in apply_rules.prune(order.actor, order.document)]
+    for section, kind, prune in (("groups", "group", apply_groups.prune), ("rules", "rule", apply_rules.prune)):
+        if section in given:
+            gone += [Change(kind, name, "delete") for name in prune(order.actor, order.document)]
     if "egress" in given:
         allowed = {host_port.lower() for host_port in order.document.egress.allow}
         for host_port in EgressAllow.objects.exclude(host_port__in=allowed).values_list("host_port", flat=True):

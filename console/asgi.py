@@ -4,6 +4,11 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 
+from django.conf import settings
+
+if not settings.configured:  # else the settings of whoever imports this hold
+    os.environ.setdefault("SIGNALBOX_ROLE", "web")
+
 from django.core.asgi import get_asgi_application
 
 http = get_asgi_application()

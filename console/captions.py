@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .tracks import Call, Send, Track
 
-FROM_STORE = {"earlier_answer": "An earlier answer", "what_was_found": "What was found"}
+STORED = {"earlier_answer": "An earlier answer", "what_was_found": "What was found"}
 VERDICTS = {"pass": "pass", "fail": "fail", "unreadable": "no readable verdict", "unavailable": "not to be had"}
 
 
@@ -21,7 +21,7 @@ def step_title(calls: list[Call], role: str) -> str:
     if tools:
         return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in tools.items())
     if role == "store":
-        return FROM_STORE.get(calls[0].name, "From what is stored")
+        return STORED.get(calls[0].name, "From what is stored")
     if role == "critique":
         return "Critique"
     if calls[0].state != "done":
@@ -29,9 +29,8 @@ def step_title(calls: list[Call], role: str) -> str:
     return "Answer" if not calls[0].asked else (role or "Plan").capitalize()
 
 
-def verdict_title(verdict: str) -> str:
-    """ "Critique: fail"; the reasons are in its reply."""
-    return f"Critique: {VERDICTS.get(verdict, verdict)}"
+def verdict_words(verdict: str) -> str:
+    return VERDICTS.get(verdict, verdict)
 
 
 def step_label(calls: list[Call], state: str) -> tuple[str, str]:

@@ -1,4 +1,5 @@
-"""Grants for the plain roles, given again after every migration: they serve, they never own, and they cannot change history."""
+"""Grants and policies for the plain roles, given again after every migration: they serve, they never own, they cannot change
+history, and the web's sees the rows of whoever asks alone."""
 
 from typing import Any
 
@@ -6,6 +7,8 @@ from django.conf import settings
 from django.db import connections
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+
+from . import row_security
 
 APPEND_ONLY = (
     "event",
@@ -21,10 +24,17 @@ APPEND_ONLY = (
 def plain_roles() -> set[str]:
     """The roles that serve, without the owner's (one role for everything is possible; `doctor` says so)."""
 
-    def user(url: str) -> str:
-        return str(conninfo_to_dict(url).get("user") or "")
+    return {_user(settings.WEB_URL), _user(settings.ENGINE_URL)} - {_user(settings.OWNER_URL), ""}
 
-    return {user(settings.WEB_URL), user(settings.ENGINE_URL)} - {user(settings.OWNER_URL), ""}
+
+def confined_role() -> str | None:
+    """The role that sees by tenant; None where it is the engines' or the owner's as well, which see every row."""
+    web = _user(settings.WEB_URL)
+    return web if web in plain_roles() - {_user(settings.ENGINE_URL)} else None
+
+
+def _user(url: str) -> str:
+    return str(conninfo_to_dict(url).get("user") or "")
 
 
 def grant(using: str = "owner", **_: Any) -> None:
@@ -38,3 +48,5 @@ def grant(using: str = "owner", **_: Any) -> None:
             for table in APPEND_ONLY:
                 statement = sql.SQL("revoke update, delete, truncate on {1} from {0}")
                 cursor.execute(statement.format(name, sql.Identifier(table)))
+    web = confined_role()
+    row_security.enforce(connections[using], web, plain_roles() - {web or ""})

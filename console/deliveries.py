@@ -44,7 +44,7 @@ with first as (
 update console_delivery d set next_at = clock_timestamp() + make_interval(secs => %(lease_s)s)
 from taken where d.id = taken.id
 returning d.id, d.tenant_id, d.kind, d.event, d.run_id, d.url, d.secret_name, d.body, d.attempts, d.next_at, taken.host,
-  extract(epoch from clock_timestamp())::bigint
+  extract(epoch from clock_timestamp())::bigint, d.channel_id
 """
 
 # What was answered is kept in any case. What follows from it only while the lease is the one it was sent under: a message that was
@@ -79,6 +79,7 @@ class Leased:
     until: Any
     host: str
     now: int
+    channel_id: UUID | None = None
 
     @property
     def message_id(self) -> str:

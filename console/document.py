@@ -102,6 +102,14 @@ class PermissionBlock(Strict):
     approvers: Annotated[int, Field(ge=1, le=9)] = 1
     when: Annotated[str, Field(max_length=2000)] = ""
     loosen: bool = False
+    group: Annotated[str, Field(max_length=64)] = ""
+
+
+class GroupBlock(Strict):
+    tenant: Slug
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+    people: tuple[Annotated[str, Field(max_length=150)], ...]
+    escalates_to: Annotated[str, Field(max_length=64)] = ""
 
 
 class RuleBlock(Strict):
@@ -131,6 +139,7 @@ class Document(Strict):
     models: tuple[ModelBlock, ...] = ()
     mcp_servers: tuple[McpServerBlock, ...] = ()
     tools: tuple[ToolBlock, ...] = ()
+    groups: tuple[GroupBlock, ...] = ()
     permissions: tuple[PermissionBlock, ...] = ()
     rules: tuple[RuleBlock, ...] = ()
     agents: tuple[AgentBlock, ...] = ()
@@ -143,6 +152,7 @@ class Document(Strict):
             "models": [m.name for m in self.models],
             "mcp_servers": [s.name for s in self.mcp_servers],
             "tools": [t.name for t in self.tools],
+            "groups": [(g.tenant, g.name) for g in self.groups],
             "permissions": [(p.tool, p.tenant, p.agent, p.user_role, p.when) for p in self.permissions],
             "rules": [(r.name, r.tenant) for r in self.rules],
             "agents": [a.name for a in self.agents],

@@ -188,7 +188,7 @@ SENTENCES: Mapping[str, Callable[[Payload, Payload], list[str]]] = {
     "call_held": held,
     "rung_entered": rung,
     "rung_missed": missed,
-    "rung_left": lambda payload, data: [rungs.instead(data)],
+    "rung_left": lambda payload, data: [rungs.INSTEAD.get(str(data.get("do")), "Ask a person")],
     "loop_detected": went_round,
     "call_drafted": lambda payload, data: [subject(payload), "kept for a person, not sent"],
     "critique_decided": critique,

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from runs.events import Kind
 from runs.states import DUE, PEOPLE, TERMINAL, Outcome
 from tenants.actors import Actor
 from tenants.ids import first_at
@@ -20,6 +21,7 @@ from tenants.ids import first_at
 Scope = UUID | None  # a tenant, or None: all of them
 HOUR = timedelta(hours=1)
 LIMITED = (Outcome.BUDGET_EXCEEDED, Outcome.STEP_LIMIT, Outcome.DEADLINE_EXCEEDED)
+FELL_BACK = (Kind.FALLBACK_ACTIVATED, Kind.RUNG_ENTERED)
 OVERDUE_S = 60  # a run that is due for longer has no engine that takes it
 SOON_S = 600
 
@@ -41,7 +43,8 @@ from run r where {{scope}} {STARTED} group by 1
 """
 PERIODS = f"""
 select r.created_at >= %(middle)s, count(*), count(*) filter (where {ENDED}), count(*) filter (where r.state = 'succeeded'),
-  percentile_cont(0.95) within group (order by {SECONDS}), sum(r.cost_micro) filter (where {ENDED}), bool_or(r.unpriced)
+  percentile_cont(0.95) within group (order by {SECONDS}), sum(r.cost_micro) filter (where {ENDED}), bool_or(r.unpriced),
+  count(*) filter (where {ENDED} and exists (select from event e where e.run_id = r.id and e.kind = any(%(fell_back)s)))
 from run r where {{scope}} {STARTED} group by 1
 """
 CALLS = f"""
@@ -106,7 +109,8 @@ class Period:
     """A stretch of time in figures. Rates are shares from 0 to 1; None: nothing that it could be a share of.
 
     `success_rate` is of all runs that ended, cancelled ones too. `cost_per_success` (micro-USD) is what all of them cost for each that
-    succeeded. `retry_rate` is the share of calls, of models and tools, that were sent more than once. `partial`: some had no price.
+    succeeded. `fallback_rate` is the share of runs that ended and on their way gave a model up for the next one, or took a rung of their
+    ladder. `retry_rate` is the share of calls, of models and tools, that were sent more than once. `partial`: some had no price.
     """
 
     runs: int = 0
@@ -115,6 +119,7 @@ class Period:
     p95_s: float | None = None
     cost_per_success: float | None = None
     partial: bool = False
+    fallback_rate: float | None = None
     tool_error_rate: float | None = None
     retry_rate: float | None = None
     tools: tuple[ToolHealth, ...] = ()
@@ -154,7 +159,7 @@ def hours(scope: Scope, since: datetime, until: datetime) -> list[Hour]:
 def periods(scope: Scope, since: datetime, until: datetime, before: timedelta = timedelta(hours=24)) -> tuple[Period, Period]:
     """(the period, the one of length `before` that ended when it began). Two queries."""
     asked = {"since": since - before, "until": until, "middle": since}
-    runs = {current: row for current, *row in _ask(PERIODS, scope, **asked)}
+    runs = {current: row for current, *row in _ask(PERIODS, scope, **asked, fell_back=[kind.value for kind in FELL_BACK])}
     calls: dict[bool, list[Any]] = {True: [], False: []}
     for current, *row in _ask(CALLS, scope, **asked):
         calls[current].append(row)
@@ -181,7 +186,7 @@ def first_id(at: datetime) -> UUID:
 
 
 def _period(row: Any, calls: list[Any]) -> Period:
-    count, ended, succeeded, p95, cost, partial = row or (0, 0, 0, None, 0, False)
+    count, ended, succeeded, p95, cost, partial, fell_back = row or (0, 0, 0, None, 0, False, 0)
     used = _tools(calls)
     sent, of_tools = sum(call[2] for call in calls), sum(tool.calls for tool in used)
     return Period(
@@ -191,6 +196,7 @@ def _period(row: Any, calls: list[Any]) -> Period:
         p95_s=p95,
         cost_per_success=float(cost or 0) / succeeded if succeeded else None,
         partial=bool(partial),
+        fallback_rate=fell_back / ended if ended else None,
         tool_error_rate=sum(tool.errors for tool in used) / of_tools if of_tools else None,
         retry_rate=sum(call[3] for call in calls) / sent if sent else None,
         tools=tuple(used),

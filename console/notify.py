@@ -7,6 +7,7 @@ on an event loop of its own, the database in one thread beside it.
 import asyncio
 import contextlib
 import logging
+import smtplib
 import threading
 import time
 from collections import Counter
@@ -17,14 +18,15 @@ from typing import Any, TypeVar
 
 import psycopg
 from django.conf import settings
+from django.core.mail import EmailMessage
 from django.db import Error, close_old_connections, connections
 
-from tenants import credentials
-from tenants.models import Credential
 from tools.egress import Egress, EgressFailure, Request, build_request
 
 from . import callbacks, webhooks
 from .deliveries import FAILED, OUTBOX, Answer, Leased, allowed, lease, record
+from .models import Channel
+from .telling import Mail, Unsendable, notice, signing_key
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,16 +34,10 @@ POLL_S = 1.0
 LEASE_S = 60.0
 WALL_S = 10.0  # for one exchange, from the first byte to the last
 MAX_ANSWER = 64 * 1024  # nobody reads it
+MAIL_TAKEN = 250  # what a mail server says when it takes a letter
+AUTOMATIC = {"Auto-Submitted": "auto-generated"}
 AT_ONCE = 16
 PER_HOST = 4  # and one at a time of a host that did not answer
-
-
-class Unsendable(Exception):
-    """Nothing was sent. `error`: its class for the log of the delivery."""
-
-    def __init__(self, error: str) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +45,17 @@ class Letter:
     """A message ready to send, or why it cannot be."""
 
     message: Leased
-    request: Request | None
+    request: Request | Mail | None
     error: str | None = None
-
-
-def secret_of(message: Leased) -> str:
-    """Raises Unsendable: it was removed, cannot be opened, or is no key."""
-    row = Credential.objects.filter(tenant_id=message.tenant_id, name=message.secret_name).first()
-    if row is None:
-        raise Unsendable("secret_missing")
-    try:
-        secret = credentials.opened(row).secret
-        webhooks.key_of(secret)
-    except (credentials.Unreadable, ValueError):
-        raise Unsendable("secret_unusable") from None
-    return secret
 
 
 def callback(message: Leased) -> Request:
     body = callbacks.body_of(message.event, message.run_id, message.body)
-    headers = webhooks.headers(secret_of(message), message.message_id, message.now, body)
+    headers = webhooks.headers(signing_key(message, message.secret_name), message.message_id, message.now, body)
     return build_request("POST", message.url, headers=headers, json_bytes=body)
 
 
-RENDERERS: dict[str, Callable[[Leased], Request]] = {"callback": callback}
+RENDERERS: dict[str, Callable[[Leased], Request | Mail]] = {"callback": callback} | dict.fromkeys(Channel.Kind.values, notice)
 
 
 def render(message: Leased) -> Letter:
@@ -90,6 +73,19 @@ def fetch(room: dict[str, int], most: int, lease_s: float) -> tuple[list[Letter]
     """Lease what is due and write it. -> (letters, addresses that may be reached)."""
     leased = lease(room, each=PER_HOST, most=most, lease_s=lease_s)
     return [render(message) for message in leased], allowed() if leased else frozenset()
+
+
+def post(letter: Mail) -> str | None:
+    """Hand a letter to the mail backend; -> the class of what went wrong. What one server accepted may still come back from another."""
+    try:
+        EmailMessage(
+            letter.subject, letter.text, to=letter.to, headers={"Message-ID": f"<{letter.message_id}@signalbox>", **AUTOMATIC}
+        ).send()
+    except (smtplib.SMTPException, OSError, ValueError) as error:
+        return (
+            "mail_refused" if isinstance(error, smtplib.SMTPResponseException | smtplib.SMTPRecipientsRefused | ValueError) else "connect"
+        )
+    return None
 
 
 class Courier:
@@ -166,8 +162,11 @@ class Courier:
         if state == FAILED:
             log.warning("outbox: %s (%s) is given up: %s", message.message_id, message.event, answer.error or answer.status)
 
-    async def _exchange(self, request: Request, allow: frozenset[str]) -> Answer:
+    async def _exchange(self, request: Request | Mail, allow: frozenset[str]) -> Answer:
         began = time.monotonic()
+        if isinstance(request, Mail):
+            failed = await asyncio.to_thread(post, request)
+            return Answer(None if failed else MAIL_TAKEN, failed, round((time.monotonic() - began) * 1000))
         status: int | None = None
         error: str | None = None
         try:

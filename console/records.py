@@ -9,7 +9,8 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from approvals.models import Approval
+from approvals.models import Approval, ApprovalDecision
+from approvals.people import groups_of
 from runs.drafts import DRAFTED
 from runs.inference.tiers import ACTION, FROM_STORE
 from runs.models import Call, Event, Run, Step, Switch, UnknownWrite
@@ -265,13 +266,29 @@ def approval_record(approval: Approval) -> JSON:
         "why": approval.why,
         "evidence": approval.evidence,
         "needed": approval.needed,
-        "decisions": [
-            {"user": d.user.username, "verdict": d.verdict, "reason": d.reason, "at": time(d.at)} for d in approval.decisions.all()
-        ],
+        "group": approval.group or None,
+        "groups": groups_of(approval),
+        "escalated_at": time(approval.escalated_at),
+        "reminders": approval.reminders,
+        "grant": approval.grant_id and encode("grt", approval.grant_id),
+        "decisions": [decision_record(said) for said in approval.decisions.all()],
         "state": approval.state,
         "void_reason": approval.void_reason or None,
         "created_at": time(approval.created_at),
         "expires_at": time(approval.expires_at),
+    }
+
+
+def decision_record(said: ApprovalDecision) -> JSON:
+    """`for_user`: by delegation, the person whose decision it is."""
+    return {
+        "user": said.user.username,
+        "for_user": said.for_user.username if said.for_user else None,
+        "verdict": said.verdict,
+        "reason": said.reason,
+        "break_glass": said.break_glass,
+        "surface": said.surface or None,
+        "at": time(said.at),
     }
 
 

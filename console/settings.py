@@ -1,7 +1,7 @@
 """Settings, all from the environment. `docs/settings.md` lists the variables.
 
 Database roles: `DATABASE_URL` is the plain role that serves pages, `DATABASE_ENGINE_URL` the plain role of engines and jobs, and
-`DATABASE_OWNER_URL` migrates and never serves. `SIGNALBOX_ROLE` (web, engine, jobs) says which process this is.
+`DATABASE_OWNER_URL` migrates and never serves. `SIGNALBOX_ROLE` (web, engine, jobs; else a command) says which process this is.
 """
 
 import os
@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("SIGNALBOX_HOME") or BASE_DIR / ".signalbox")
-ROLE = os.environ.get("SIGNALBOX_ROLE", "web")
+ROLE = os.environ.get("SIGNALBOX_ROLE") or "command"
 PORT = int(os.environ.get("PORT") or 8000)
 PUBLIC_URL = (os.environ.get("PUBLIC_URL") or f"http://127.0.0.1:{PORT}").rstrip("/")
 DEBUG = False
@@ -57,7 +57,7 @@ INSTALLED_APPS = [
     "approvals",
     "runs",
     "console",
-    "django.contrib.admin",
+    "console.site.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -74,6 +74,7 @@ MIDDLEWARE = [
     "console.static_files.StaticFiles",
     "console.api.gateway.RequestIdentity",
     "console.api.gateway.RequestLimits",
+    "console.request_scope.RequestScope",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -116,13 +117,14 @@ def database(url: str, *, pool: bool = False) -> dict[str, Any]:
     if pool:
         options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "tenants.postgresql",
         "NAME": parts.get("dbname", ""),
         "USER": parts.get("user", ""),
         "PASSWORD": parts.get("password", ""),
         "HOST": parts.get("host", ""),
         "PORT": parts.get("port", ""),
         "CONN_MAX_AGE": None if ROLE == "engine" else 0,  # web: each request is a new thread; engines keep their four
+        "DISABLE_SERVER_SIDE_CURSORS": ROLE not in {"engine", "jobs"},  # a tenant scope goes with each statement
         "OPTIONS": options,
     }
 
@@ -224,6 +226,16 @@ LEASE_TTL_S = float(os.environ.get("SIGNALBOX_LEASE_TTL_S") or 30)
 APPROVAL_EXECUTE_WITHIN_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXECUTE_WITHIN_S") or 900)
 APPROVAL_EXPIRY_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXPIRY_S") or 3600)
 ENGINE_SLOTS = int(os.environ.get("SIGNALBOX_ENGINE_SLOTS") or 1000)
+
+# E-mail of channels. Without a host letters are printed where the jobs process prints.
+EMAIL_HOST = os.environ.get("EMAIL_HOST", "")
+EMAIL_PORT = int(os.environ.get("EMAIL_PORT") or 25)
+EMAIL_HOST_USER = os.environ.get("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = os.environ.get("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = os.environ.get("EMAIL_USE_TLS") == "1"
+DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM") or "signalbox@localhost"
+EMAIL_TIMEOUT = 10
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'console'}.EmailBackend"
 
 LOGGING_CONFIG = "console.logs.configure"  # leaves out the secrets that this process has opened
 LOGGING = {

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from .captions import attempt_title, call_label, spoken, step_kind, step_label, step_title, verdict_title
+from runs.inference.tiers import FROM_STORE
+
+from .captions import attempt_title, call_label, spoken, step_kind, step_label, step_title, verdict_words
 from .rungs import Stay, stays
 from .status import look
 from .timescale import Gap, Scale, Tick
@@ -146,7 +148,7 @@ def name_critiques(rows: Sequence[Row], events: Sequence[Event]) -> None:
     said = {event.payload.get("step_id"): event.payload.get("data") or {} for event in events if event.kind == "critique_decided"}
     for row in rows:
         if row.level == 1 and (data := said.get(int(row.key))):
-            row.title = verdict_title(str(data.get("verdict")))
+            row.title = f"Critique: {verdict_words(str(data.get('verdict')))}"
             row.trouble = row.trouble or data.get("verdict") != "pass"
 
 
@@ -198,6 +200,9 @@ def step_rows(step: int, calls: list[Call], role: str, tracks: Mapping[tuple[int
     first.took_s = span([track_of(tracks, call) for call in calls], lanes.total)
     first.trouble = any(row.trouble for row in own)
     first.waits = state == "waiting_approval"
+    if role == FROM_STORE:
+        for row in (first, *own):
+            row.kind = "read"
     return [first, *inner]
 
 

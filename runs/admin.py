@@ -12,7 +12,7 @@ from tenants import controls
 from tenants.by_tenant import SEEN_TENANTS, ByTenant, ReadOnly
 from tenants.errors import Refused
 from tenants.roles import Role
-from tools.admin import acting
+from tools.acting import acting
 from tools.catalog import check_reachable
 
 from . import releases
@@ -106,6 +106,7 @@ class ModelDefinitionPage(ByTenant):
         "price_output",
         "timeout_s",
         "retry",
+        "max_concurrency",
     )
     fields = audited
     list_display = ("name", "provider", "model", "base_url", "tier", "price_input", "price_output", "timeout_s")

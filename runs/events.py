@@ -33,6 +33,7 @@ class Kind(StrEnum):
     APPROVAL_REQUESTED = "approval_requested"
     APPROVAL_EDITED = "approval_edited"  # a person wrote other arguments; earlier approvals are gone
     APPROVAL_DECIDED = "approval_decided"
+    APPROVAL_ESCALATED = "approval_escalated"  # half of the time is over: another group may decide too
     APPROVAL_EXPIRED = "approval_expired"
     APPROVAL_VOIDED = "approval_voided"
     BUDGET_EXCEEDED = "budget_exceeded"

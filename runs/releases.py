@@ -15,6 +15,7 @@ from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.ids import encode
 from tenants.models import AuditEntry
+from tenants.scope import installation_wide
 from tools import conditions
 from tools.canonical import dumps
 from tools.catalog import need_platform_admin
@@ -134,6 +135,7 @@ def record(actor: Actor | None, action: str, agent: str, before: UUID | None, af
     audit.append(actor, action, "agent", agent, was, now, reason, tenant=None)
 
 
+@installation_wide()
 def moves(agent: str) -> list[AuditEntry]:
     """Every move of the agent's pointer, oldest first."""
     trail = AuditEntry.objects.filter(tenant=None, object_kind="agent", object_id=agent, action__in=(PROMOTED, ROLLED_BACK))

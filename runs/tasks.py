@@ -3,10 +3,10 @@
 from django.db.models.functions import Now
 from django_q.models import Schedule
 
-from . import ceilings, signoff
+from . import ceilings, reminders, signoff
 from .models import Canary
 
-EVERY_MINUTE = ("canary", "expire_approvals", "settle")
+EVERY_MINUTE = ("canary", "expire_approvals", "remind", "settle")
 
 
 def canary() -> None:
@@ -17,6 +17,11 @@ def canary() -> None:
 def expire_approvals() -> int:
     """Close approvals whose time is over; how many."""
     return signoff.expire_due()
+
+
+def remind() -> int:
+    """Remind people of requests that nobody answers, and escalate those; how many."""
+    return reminders.sweep()
 
 
 def settle() -> int:

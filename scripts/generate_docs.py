@@ -113,6 +113,16 @@ EVENTS: dict[str, Told] = {
     "approval_decided": Told(
         "a person has decided; the reason is kept as a hash here", f"{CALL_OF_TOOL} result", "approval_id by verdict state reason_sha256?"
     ),
+    "approval_edited": Told(
+        "a person wrote other arguments, which are asked about anew; earlier approvals are gone",
+        f"{CALL_OF_TOOL} result",
+        "approval_id by digest fields",
+    ),
+    "approval_escalated": Told(
+        "half of the time is over and nobody has decided: the group that theirs escalates to may decide too",
+        "step_id ord tool?",
+        "approval_id groups",
+    ),
     "approval_expired": Told("nobody decided in time; the call is not made", f"{CALL_OF_TOOL} result", "approval_id"),
     "approval_voided": Told("an open approval is not needed or not valid any more", "step_id? ord? tool? result?", "approval_id"),
     "budget_exceeded": Told("a limit has no room for the next call; the run ends", "step_id result", "limit value used by step"),

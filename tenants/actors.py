@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .errors import Refused
 from .models import Tenant, User
 from .roles import Role, at_least, may
+from .scope import ALL, Tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,8 @@ class Actor:
 
     def sees(self, tenant_id: object) -> bool:
         return self.platform_admin or tenant_id == self.tenant.id
+
+    @property
+    def tenants(self) -> Tenants:
+        """Whose rows this actor may meet at all: what `tenants.scope` is told."""
+        return ALL if self.platform_admin else (self.tenant.id,)

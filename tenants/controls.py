@@ -1,8 +1,11 @@
 """The revision each dispatch is checked against. Whoever changes what a run may do bumps it in the same transaction."""
 
+from contextlib import nullcontext
+
 from django.db import connection
 
 from .models import Controls, Tenant
+from .scope import installation_wide
 
 UPSERT = """
 insert into controls (tenant_id, rev)
@@ -13,7 +16,7 @@ on conflict (tenant_id) do update set rev = controls.rev + 1
 
 def bump(tenant: Tenant | None) -> None:
     """Every decision made before this is made again. None: in every tenant, for what belongs to the installation."""
-    with connection.cursor() as cursor:
+    with installation_wide() if tenant is None else nullcontext(), connection.cursor() as cursor:
         cursor.execute(UPSERT, {"tenant": tenant.id if tenant else None})
 
 

@@ -3,6 +3,8 @@
 A run reserves its whole cost cap in every window that it counts in, once, when it is accepted; its settlement (a trigger writes it
 when the run ends) gives that back and adds what it came to. Locks are taken in one order by everybody: `ACCEPTING`, ceilings by id,
 settlements (never waited for), windows by id.
+
+A ceiling of the installation counts the runs of every tenant, so all of this reads and writes installation wide.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +18,7 @@ from django.db import connection, transaction
 from . import windows
 from .errors import Refused
 from .models import Ceiling, Reservation, Spending, Tenant
+from .scope import installation_wide
 from .windows import MICRO
 
 ACCEPTING = 0x5B0A_CE11  # advisory lock: shared by whoever accepts a run, exclusive for whoever adds a ceiling
@@ -113,6 +116,7 @@ def scope_name(slug: str | None, agent: str) -> str:
 # accepting a run --------------------------------------------------------------------------------------------------------------
 
 
+@installation_wide()
 def hold(tenant: Tenant, agent: str, run_id: UUID, cap_micro: int, now: datetime, ledger: Ledger) -> None:
     """Reserve what an accepted run may come to, in every ceiling it counts in. Called last in the transaction that accepts it.
 
@@ -132,6 +136,7 @@ def hold(tenant: Tenant, agent: str, run_id: UUID, cap_micro: int, now: datetime
             raise _reached(full[0][0], cap_micro, tenant.id)
 
 
+@installation_wide()
 def more(run_id: UUID, micro: int) -> None:
     """Reserve `micro` more for a run whose limits a person raises, in the windows it was accepted in. Refuses as `hold` does."""
     fold(AT_ONCE, list(Reservation.objects.filter(run_id=run_id).values_list("spending_id", flat=True)))
@@ -139,6 +144,7 @@ def more(run_id: UUID, micro: int) -> None:
         raise _reached(full[0][0], micro, None)
 
 
+@installation_wide()
 def fold(limit: int = AT_ONCE, also: Sequence[int] = ()) -> int:
     """Give back what ended runs held and add what they came to; how many. `also`: windows to lock beside theirs, in one order."""
     with transaction.atomic(savepoint=False):
@@ -149,6 +155,7 @@ def fold(limit: int = AT_ONCE, also: Sequence[int] = ()) -> int:
     return len(runs)
 
 
+@installation_wide()
 def open_windows(now: datetime, ledger: Ledger) -> int:
     """The present windows of all cost ceilings, so that a new one shows what was accepted before it; how many were missing."""
     costs = _bounds(Ceiling.objects.filter(kind__in=windows.COSTS).select_related("tenant").order_by("id"))

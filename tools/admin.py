@@ -10,33 +10,24 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 
-from tenants.actors import Actor
 from tenants.by_tenant import SEEN_TENANTS, ByTenant, ReadOnly, tenants_where
 from tenants.errors import Refused
-from tenants.models import Tenant, User
+from tenants.models import User
 from tenants.roles import Role
 
-from . import catalog, conditions, lint, lookalikes, permissions
+from . import admin_policy, catalog, conditions, lint, lookalikes, permissions
+from .acting import acting
 from .definitions import Effect
 from .imports import definitions
 from .models import McpServer, Permission, Tool, ToolVersion
+
+__all__ = ["admin_policy"]  # registers its pages by being imported
 
 if TYPE_CHECKING:
     Form = forms.ModelForm[Any]
     Inline = admin.TabularInline[Any, Any]
 else:
     Form, Inline = forms.ModelForm, admin.TabularInline
-
-
-def acting(request: HttpRequest, tenant: Tenant | None) -> Actor:
-    """The signed-in person in a tenant; a platform admin needs no membership. Raises PermissionDenied."""
-    user: Any = request.user
-    member = user.memberships.filter(tenant=tenant).first() if tenant else None
-    place = tenant or Tenant.objects.order_by("created_at", "id").first()
-    if place is None or not (member or user.is_platform_admin):
-        raise PermissionDenied
-    role = member.role if member else Role.ADMIN
-    return Actor(user, place, role, request_id=getattr(request, "request_id", ""))
 
 
 class VersionInline(Inline):

@@ -216,6 +216,7 @@ def load_permissions(tenant_slug: str) -> list[PermissionRow]:
             row.when,
             row.loosen,
             row.id,
+            row.group,
         )
         for row in rows
     ]

@@ -114,6 +114,7 @@ class Permission(models.Model):
     approvers = models.PositiveSmallIntegerField(default=1)
     when = models.TextField(blank=True, default="")  # CEL over args, call, run, now
     loosen = models.BooleanField(default=False)
+    group = models.CharField(max_length=64, blank=True, default="")  # the tenant's approvers who decide; a key of the database knows them
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -124,6 +125,9 @@ class Permission(models.Model):
                 nulls_distinct=False,
             ),
             models.CheckConstraint(condition=models.Q(approvers__gte=1, approvers__lte=9), name="approvers_1_to_9"),
+            models.CheckConstraint(
+                condition=models.Q(group="") | models.Q(decision="ask", tenant__isnull=False), name="group_decides_for_its_tenant"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from tenants.errors import Refused
 from tenants.models import Tenant
 from tenants.roles import Role
 
-from . import conditions, versions
+from . import conditions, groups, versions
 from .models import Permission, Tool
 
 
@@ -37,11 +37,12 @@ def set_permission(
     user_role: str = "",
     when: str = "",
     loosen: bool = False,
+    group: str = "",
 ) -> tuple[Permission, bool]:
     """Write the one row of this place (tool, tenant, agent, user role, condition). -> (row, whether it changed)."""
     place = {"tool_id": tool, "tenant": tenant, "agent": agent, "user_role": user_role, "when": when}
     row = Permission.objects.filter(**place).first() or Permission(**place)
-    row.decision, row.approvers, row.loosen = decision, approvers, loosen
+    row.decision, row.approvers, row.loosen, row.group = decision, approvers, loosen, group
     return row, save(actor, row)
 
 
@@ -49,7 +50,7 @@ def set_permission(
 def save(actor: Actor | None, row: Permission, reason: str = "") -> bool:
     """Save a new or changed row. -> whether anything changed.
 
-    Refuses: not_yours 403; bad_condition, bad_permission, unknown_tool 422.
+    Refuses: not_yours 403; bad_condition, bad_permission, unknown_tool, unknown_group 422.
     """
     before = Permission.objects.select_for_update(no_key=True).filter(pk=row.pk).first() if row.pk else None
     check(row)
@@ -59,7 +60,8 @@ def save(actor: Actor | None, row: Permission, reason: str = "") -> bool:
     was, now = as_json(before), as_json(row)
     if was == now:
         return False
-    row.save()
+    with groups.known():
+        row.save()
     action = "permission.updated" if before else "permission.created"
     audit.append(actor, action, "permission", str(row.pk), was, now, reason, tenant=row.tenant)
     changed(actor, reason, before, row)
@@ -80,6 +82,8 @@ def check(row: Permission) -> None:
         raise Refused("unknown_tool", f"There is no tool {row.tool_id}.", tool=row.tool_id)
     if row.decision not in Permission.Decision.values or not 1 <= row.approvers <= 9:
         raise Refused("bad_permission", "A decision is allow, ask, draft or deny; ask takes 1 to 9 approvers.")
+    if row.group and (row.decision != Permission.Decision.ASK or row.tenant_id is None):
+        raise Refused("bad_permission", "A group belongs to a tenant and decides what is asked: name the tenant, and decide ask.")
     if row.when:
         conditions.check(row.when)
 
@@ -96,6 +100,7 @@ def as_json(row: Permission | None) -> dict[str, Any] | None:
         "approvers": row.approvers,
         "when": row.when,
         "loosen": row.loosen,
+        "group": row.group,
     }
 
 

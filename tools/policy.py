@@ -1,8 +1,8 @@
 """May this call be made? Pure: facts and permission rows in, a decision out. Whatever goes wrong while deciding is a deny."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .conditions import ConditionError, holds
@@ -31,6 +31,7 @@ class PermissionRow:
     when: str
     loosen: bool
     id: int | str
+    group: str = ""  # who decides where it asks; "" everybody with the role
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Decision:
     by: str
     approvers: int = field(default=0)  # distinct people who must approve; 0 unless `ask`
     because: tuple[Source, ...] = ()  # the earlier calls that made this one unsafe
+    group: str = ""  # the tenant's group of approvers that decides
 
     def strictness(self) -> tuple[int, int]:
         return STRICTNESS[self.verdict], self.approvers
@@ -127,8 +129,17 @@ def by_rules(facts: Facts, rules: Iterable[RuleRow], base: Decision) -> Decision
             continue
         seen = seen or visible(facts)
         if holding(rule, seen):
-            found = max(found, ruled(rule, facts.sources), key=Decision.strictness)
+            found = strictest([found, ruled(rule, facts.sources)])
     return found
+
+
+def strictest(decisions: Sequence[Decision]) -> Decision:
+    """The first of the strictest. One that asks keeps the group of the strictest that names one: a stricter rule widens nothing."""
+    found = max(decisions, key=Decision.strictness)
+    named = [one for one in decisions if one.group and one.verdict == "ask"]
+    if found.verdict != "ask" or found.group or not named:
+        return found
+    return replace(found, group=max(named, key=Decision.strictness).group)
 
 
 def on_answer(text: str, run: Mapping[str, Any], rules: Iterable[RuleRow], sources: tuple[Source, ...], now: str, day: Any) -> Decision:
@@ -179,8 +190,8 @@ def by_rows(facts: Facts, rows: Iterable[PermissionRow]) -> Decision:
     matching = [row for row in rows if in_place(row, facts.tool, seen["run"]) and applies(row, seen)]
     loosened = [verdict_of(row) for row in matching if row.loosen]
     if loosened:
-        base = max(loosened, key=Decision.strictness)
-    return max([base, *(verdict_of(row) for row in matching if not row.loosen)], key=Decision.strictness)
+        base = strictest(loosened)
+    return strictest([base, *(verdict_of(row) for row in matching if not row.loosen)])
 
 
 def in_mode(decision: Decision, effect: str, mode: str) -> Decision:
@@ -230,4 +241,6 @@ def verdict_of(row: PermissionRow) -> Decision:
         raise Undecidable(str(row.id), f"unknown decision {row.decision!r}")
     verdict: Verdict = row.decision  # type: ignore[assignment]
     scope = f" when {row.when}" if row.when else ""
-    return Decision(verdict, f"Permission {row.id}{scope}.", f"permission:{row.id}", row.approvers if verdict == "ask" else 0)
+    asks = verdict == "ask"
+    approvers, group = row.approvers if asks else 0, row.group if asks else ""
+    return Decision(verdict, f"Permission {row.id}{scope}.", f"permission:{row.id}", approvers, group=group)

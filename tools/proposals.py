@@ -50,6 +50,7 @@ class PermissionProposal(Base):
     decision: Literal["allow", "ask", "draft", "deny"] = "ask"
     when: Text = ""
     loosen: bool = False
+    group: Name = ""
 
 
 Proposal = Annotated[RuleProposal | PermissionProposal, Field(discriminator="kind")]
@@ -89,7 +90,7 @@ def made_rule(proposal: RuleProposal, scope: Tenant | None) -> Rule:
 
 
 def made_permission(proposal: PermissionProposal, scope: Tenant | None) -> Permission:
-    fields = proposal.model_dump(include={"agent", "user_role", "decision", "approvers", "when", "loosen"})
+    fields = proposal.model_dump(include={"agent", "user_role", "decision", "approvers", "when", "loosen", "group"})
     return Permission(tool_id=proposal.tool, tenant=scope, **fields)
 
 
@@ -127,7 +128,7 @@ def changed(now: Policy, stored: list[Rule], tenant: Tenant, proposal: Proposal)
     rest_rows = tuple(row for row in now.rows if held is None or row.id != held.pk)
     new = PermissionRow(
         proposal.tool, proposal.tenant, proposal.agent, proposal.user_role, proposal.decision, proposal.approvers, proposal.when,
-        proposal.loosen, held.pk if held else "new",
+        proposal.loosen, held.pk if held else "new", proposal.group,
     )  # fmt: skip
     return Policy(rest_rows if proposal.remove else (*rest_rows, new), now.rules)
 

@@ -15,9 +15,10 @@ from tenants.errors import NotFound, Refused
 from tenants.models import Tenant
 from tenants.roles import Role
 
+from . import groups
 from .models import Permission, PolicyVersion, Rule, Tool
 
-PERMISSION = ("tool_id", "agent", "user_role", "decision", "approvers", "when", "loosen")
+PERMISSION = ("tool_id", "agent", "user_role", "decision", "approvers", "when", "loosen", "group")
 RULE = ("name", "on", "decision", "approvers", "when", "enabled")
 LOCK = 0x5B0A_0011
 _touched: ContextVar[dict[UUID | None, Tenant | None] | None] = ContextVar("touched", default=None)
@@ -73,7 +74,7 @@ def current(tenant: Tenant | None) -> int:
 @transaction.atomic
 def roll_back(actor: Actor, tenant: Tenant | None, number: int, reason: str) -> PolicyVersion:
     """Make the scope's permissions and rules what they were in version `number`. Refuses: not_yours 403, not_found 404,
-    reason_missing, unknown_tool 422."""
+    reason_missing, unknown_tool, unknown_group 422."""
     if not (actor.platform_admin or (tenant is not None and tenant.id == actor.tenant.id and actor.has_role(Role.ADMIN))):
         raise Refused("not_yours", "Admins roll the policy of their own tenant back; that of every tenant is a platform admin's.", 403)
     if not reason.strip():
@@ -87,7 +88,8 @@ def roll_back(actor: Actor, tenant: Tenant | None, number: int, reason: str) -> 
     before = document(tenant)
     Permission.objects.filter(tenant=tenant).delete()
     Rule.objects.filter(tenant=tenant).delete()
-    Permission.objects.bulk_create(Permission(tenant=tenant, **row) for row in earlier.document["permissions"])
+    with groups.known():
+        Permission.objects.bulk_create(Permission(tenant=tenant, **row) for row in earlier.document["permissions"])
     Rule.objects.bulk_create(Rule(tenant=tenant, **row) for row in earlier.document["rules"])
     controls.bump(tenant)
     made = write(actor, tenant, reason)

@@ -31,7 +31,7 @@ class Decision(BaseModel):
 
 
 def visible(actor: Actor) -> "QuerySet[Approval]":
-    rows = Approval.objects.prefetch_related("decisions__user")
+    rows = Approval.objects.prefetch_related("decisions__user", "decisions__for_user")
     return rows if actor.platform_admin else rows.filter(tenant=actor.tenant)
 
 

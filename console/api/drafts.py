@@ -54,6 +54,7 @@ class CarryOut(APIView):
     )
     def post(self, request: Request, draft_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:write")
         said, call = body(request), kept.find(actor, draft_id).call
         made = drafts.carry_out(actor, call.run_id, call.step, call.ord, said.reason)
         run = records.RUN_ROWS.get(id=made.id)
@@ -64,6 +65,7 @@ class Dismiss(APIView):
     @extend_schema(operation_id="dismiss_draft", request=REASON, responses=answers({200: DRAFT}))
     def post(self, request: Request, draft_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:write")
         said, call = body(request), kept.find(actor, draft_id).call
         drafts.dismiss(actor, call.run_id, call.step, call.ord, said.reason)
         return Response(kept.record(kept.find(actor, draft_id)))

@@ -13,6 +13,7 @@ from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import Tenant, User
 from tenants.roles import Role
+from tenants.scope import settle
 
 SESSION_TENANT = "tenant"  # session key: the slug of the tenant that a person looks at
 
@@ -75,7 +76,7 @@ def _by_key(request: HttpRequest) -> Actor | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
-    return replace(keys.verify(token.strip()), request_id=getattr(request, "request_id", ""))
+    return known(replace(keys.verify(token.strip()), request_id=getattr(request, "request_id", "")))
 
 
 def _by_session(request: HttpRequest) -> Actor | None:
@@ -83,7 +84,13 @@ def _by_session(request: HttpRequest) -> Actor | None:
     if not isinstance(user, User) or not user.is_active:
         return None
     _check_csrf(request)
-    return actor_for(user, request.session.get(SESSION_TENANT), getattr(request, "request_id", ""))
+    return known(actor_for(user, request.session.get(SESSION_TENANT), getattr(request, "request_id", "")))
+
+
+def known(actor: Actor) -> Actor:
+    """From here on the request sees the rows of this actor's tenants."""
+    settle(actor.tenants)
+    return actor
 
 
 def _check_csrf(request: HttpRequest) -> None:

@@ -187,8 +187,8 @@ class Extend(APIView):
         actor: Actor = request.auth  # type: ignore[assignment]
         if not isinstance(request.data, dict):
             raise Refused("validation", "The body must be a JSON object.", 422)
-        said = Extension.model_validate(request.data)
-        run = find(actor, run_id)
+        actor.need("approvals:decide")
+        said, run = Extension.model_validate(request.data), find(actor, run_id)
         signoff.extend(actor, run.id, said.add, said.reason)
         return Response(record(records.RUN_ROWS.get(id=run.id)))
 

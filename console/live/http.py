@@ -21,6 +21,7 @@ from console.api.problems import answer
 from runs.models import Run
 from runs.states import PEOPLE, TERMINAL
 from tenants.ids import decode
+from tenants.scope import tenant_scope
 
 from .hub import hub
 
@@ -137,7 +138,7 @@ def events_or_stream(view: View) -> View:
             after = paging.number(asked, "after", 0, 0, 2**62)
         except Exception as error:
             return answer(error)
-        response = StreamingHttpResponse(stream(run.id, after), content_type="text/event-stream")
+        response = StreamingHttpResponse(stream(run.id, run.tenant_id, after), content_type="text/event-stream")
         response["Cache-Control"] = "no-store"
         response["X-Accel-Buffering"] = "no"
         return response
@@ -151,13 +152,13 @@ def allowed(request: HttpRequest, run_id: str) -> Run:
     return runs.find(actor, run_id)
 
 
-async def stream(run_id: UUID, after: int) -> AsyncIterator[bytes]:
+async def stream(run_id: UUID, tenant_id: UUID, after: int) -> AsyncIterator[bytes]:
     """Every event after `after`, once, in order; ends after the run's last one. `id:` is the seq."""
     spoke = time.monotonic()
     with hub.subscribe(run_id) as moved:
         while True:
             moved.clear()
-            over, rows = await briefly(look, run_id, after)
+            over, rows = await briefly(look, run_id, tenant_id, after)
             for event in rows:
                 after = event.seq
                 record = json.dumps(records.event_record(event), separators=(",", ":"))
@@ -170,6 +171,9 @@ async def stream(run_id: UUID, after: int) -> AsyncIterator[bytes]:
                 yield b": still here\n\n"
 
 
-def look(run_id: UUID, after: int) -> tuple[bool, list[Any]]:
-    """(whether the run is over, its events after `after`). State first: events of the last entry are read after it."""
-    return state_of(run_id) in TERMINAL, runs.events_after(run_id, after, AT_ONCE)
+def look(run_id: UUID, tenant_id: UUID, after: int) -> tuple[bool, list[Any]]:
+    """(whether the run is over, its events after `after`). State first: events of the last entry are read after it.
+
+    In a scope of its own: a stream goes on when the request's scope is over."""
+    with tenant_scope((tenant_id,)):
+        return state_of(run_id) in TERMINAL, runs.events_after(run_id, after, AT_ONCE)

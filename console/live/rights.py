@@ -16,6 +16,7 @@ from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import User
 from tenants.roles import SCOPES
+from tenants.scope import ALL, tenant_scope
 
 from . import rows
 from .rows import Scope, gives_back
@@ -79,17 +80,19 @@ def signed_in(session_key: str) -> Actor:
 def runs_of(actor: Actor, topics: list[str]) -> dict[str, tuple[UUID, int]]:
     """Topic -> run and its last seq, for those the actor may see."""
     found = {}
-    for topic in topics:
-        with suppress(Refused):
-            actor.need("runs:read")
-            run = runs.find(actor, topic.removeprefix("run:"))
-            found[topic] = run.id, run.seq
+    with tenant_scope(actor.tenants):
+        for topic in topics:
+            with suppress(Refused):
+                actor.need("runs:read")
+                run = runs.find(actor, topic.removeprefix("run:"))
+                found[topic] = run.id, run.seq
     return found
 
 
 @gives_back
 def counted(scope: Scope) -> dict[str, int]:
-    return rows.counts({scope})[scope]
+    with tenant_scope(ALL if scope is None else (scope,)):
+        return rows.counts({scope})[scope]
 
 
 def rights(actor: Actor) -> tuple[Any, ...]:

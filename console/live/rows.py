@@ -18,6 +18,7 @@ from runs.models import Event, Run
 from runs.states import TERMINAL, RunState
 from tenants.ids import encode
 from tenants.models import Tenant
+from tenants.scope import ALL, tenant_scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,7 +64,14 @@ def gives_back(read: Callable[P, R]) -> Callable[P, R]:
 
 @gives_back
 def look(after: dict[UUID, int], listed: set[UUID], scopes: set[Scope]) -> Seen:
-    """`after`: followed runs and the seq that all of their followers have. `listed`: runs for the list topics of `scopes`."""
+    """`after`: followed runs and the seq that all of their followers have. `listed`: runs for the list topics of `scopes`.
+
+    Of every tenant: who may follow what was asked before, and each row goes to the followers of its own scope only."""
+    with tenant_scope(ALL):
+        return _look(after, listed, scopes)
+
+
+def _look(after: dict[UUID, int], listed: set[UUID], scopes: set[Scope]) -> Seen:
     seen = Seen()
     seen.runs = {row["id"]: row for row in Run.objects.filter(id__in={*after, *listed}).values(*COLUMNS)}
     behind = [run for run, seq in after.items() if run in seen.runs and seen.runs[run]["seq"] > seq]

@@ -102,7 +102,8 @@ def decide(request: HttpRequest, actor: Actor, found: Approval) -> HttpResponse:
     try:
         other = budget.other_amounts(found, request.POST) if verdict == Verdict.APPROVE else None
     except Refused as refused:
-        return page(request, actor, found, 422, confirm=verdict, reason=reason, amounts_error=refused.message, given=request.POST)
+        typed = budget.asked(found, request.POST)
+        return page(request, actor, found, 422, confirm=verdict, reason=reason, amounts_error=refused.message, **typed)
     try:
         decided = recorded(actor, found, verdict, request.POST.get("digest", ""), reason, other)
     except NotFound:

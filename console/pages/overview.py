@@ -62,7 +62,7 @@ def page(request: HttpRequest) -> HttpResponse:
     return render(request, f"pages/overview/_{part}.html", PARTS[part](actor))
 
 
-# what is wrong, and the six figures -------------------------------------------------------------------------------------------
+# what is wrong, and the figures -------------------------------------------------------------------------------------------
 
 
 def health(actor: Actor) -> JSON:
@@ -74,6 +74,7 @@ def health(actor: Actor) -> JSON:
         duration_figure(now, before),
         cost_figure(now, before),
         share("Tool errors", now.tool_error_rate, before.tool_error_rate, good="lower"),
+        share("Fell back", now.fallback_rate, before.fallback_rate, good="lower"),
         share("Calls sent again", now.retry_rate, before.retry_rate, good="lower"),
         waiting_figure(standing),
     )

@@ -25,6 +25,9 @@ WORDS: Mapping[str, str] = {  # error of an attempt -> what a person reads
     "secret_unusable": "Not sent: the secret cannot be used",
     "url_unusable": "Not sent: the address cannot be used",
     "kind_unknown": "Not sent: nobody knows how",
+    "channel_gone": "Not sent: the channel was deleted",
+    "subject_gone": "Not sent: what it was about is gone",
+    "mail_refused": "The mail server refused it",
 }
 
 

@@ -12,7 +12,7 @@ from django.db.models.functions import Left
 
 from approvals.models import Approval
 from console import records
-from console.captions import verdict_title
+from console.captions import verdict_words
 from runs.drafts import DRAFTED
 from runs.engine.critic import verdict_of
 from runs.engine.flight import Turn
@@ -59,7 +59,7 @@ class Detail:
         if self.step is None or self.step.role != tiers.CRITIQUE:
             return None
         verdict, reasons = verdict_of(Turn(self.call.step, tiers.CRITIQUE, "", reply=self.call.result))
-        return {"verdict": verdict, "title": verdict_title(verdict), "reasons": reasons}
+        return {"verdict": verdict, "title": verdict_words(verdict), "reasons": reasons}
 
     @property
     def kind(self) -> str:

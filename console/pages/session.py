@@ -18,6 +18,7 @@ from console.pages.shell import LOCAL, SESSION_ZONE, UTC
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import User
+from tenants.scope import settle
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -48,6 +49,7 @@ def signed_in(view: View[P]) -> View[P]:
             actor = actor_for(user, request.session.get(SESSION_TENANT), getattr(request, "request_id", ""))
         except Refused as refused:
             return refusal(request, refused)
+        settle(actor.tenants)
         request.actor = actor  # type: ignore[attr-defined]
         try:
             return view(request, *args, **kwargs)

@@ -11,8 +11,9 @@ from django.utils import timezone
 from django.utils.http import urlencode
 from django.views.decorators.http import require_safe
 
-from console import metrics
+from console import metrics, verdicts
 from console.api.registry import seen_by
+from console.verdicts import verdict
 from runs.models import Call
 from tenants.actors import Actor
 from tenants.errors import NotFound
@@ -21,6 +22,7 @@ from tenants.roles import Role
 from tools import breakers, catalog, lint, policy
 from tools.models import Breaker, Permission, Tool, ToolVersion
 
+from . import what_if
 from .breakers import of_host, worst
 from .session import signed_in
 
@@ -34,12 +36,6 @@ EFFECTS = {  # effect -> (icon, word, what it means)
     "read": ("eye", "Read", "Changes nothing."),
     "write": ("pencil", "Write", "Changes something outside."),
     "irreversible": ("triangle-alert", "Irreversible", "Cannot be undone."),
-}
-VERDICTS = {
-    "allow": ("check", "Allow", "ok"),
-    "ask": ("hand", "Ask", "wait"),
-    "draft": ("pen-line", "Draft only", "run"),
-    "deny": ("minus", "Deny", "fail"),
 }
 LINT = {  # severity -> how it is shown
     "error": {"icon": "octagon-x", "word": "Error", "tone": "fail"},
@@ -85,6 +81,7 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
     held = breakers.of_hosts(actor, {host})
     context = row(tool, health, may_edit(actor), held) | described(tool.current) | of_host(actor, host, held.get(host, []), request.path)
     context |= {"permissions": permissions(actor, name), "calls": recent(actor, name), "default": default(tool.current), "asks": asks(tool)}
+    context |= {"what_if": what_if.blank(actor, tool, "", actor.tenant.slug) if tool.current else None}
     return render(request, "pages/tool.html", context)
 
 
@@ -129,7 +126,14 @@ def described(version: ToolVersion | None) -> JSON:
     if version is None:
         return {"input": None, "output": None, "lint": None}
     said = linted(catalog.findings(version))
-    return {"input": version.input_schema, "output": version.output_schema, "lint": said, "destination": destination(version.adapter)}
+    labels = verdicts.labels(version.labels)
+    return {
+        "labels": labels,
+        "input": version.input_schema,
+        "output": version.output_schema,
+        "lint": said,
+        "destination": destination(version.adapter),
+    }
 
 
 def linted(found: tuple[lint.Finding, ...]) -> JSON:
@@ -161,13 +165,6 @@ def permissions(actor: Actor, name: str) -> list[JSON]:
         F("tenant").asc(nulls_first=True), "agent", "user_role", "when"
     )
     return [{"row": each, "everyone": each.tenant_id is None, **verdict(each.decision, each.approvers)} for each in rows]
-
-
-def verdict(decision: str, approvers: int) -> JSON:
-    icon, word, tone = VERDICTS.get(decision, ("circle-dashed", decision, "idle"))
-    if decision == "ask":
-        word = f"Ask {approvers} {'person' if approvers == 1 else 'people'}"
-    return {"decision_icon": icon, "decision": word, "tone": tone}
 
 
 def recent(actor: Actor, name: str) -> list[JSON]:

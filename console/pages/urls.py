@@ -3,7 +3,28 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from . import approvals, breakers, demo, drafts, imports, models, new_run, overview, run, runs, session, spend, switches, tools, unknowns
+from . import (
+    approvals,
+    breakers,
+    demo,
+    drafts,
+    imports,
+    matrix,
+    models,
+    new_run,
+    overview,
+    policy_versions,
+    proposing,
+    rules,
+    run,
+    runs,
+    session,
+    spend,
+    switches,
+    tools,
+    unknowns,
+    what_if,
+)
 
 urlpatterns = [
     path("", overview.page, name="overview"),
@@ -22,7 +43,14 @@ urlpatterns = [
     path("switches/<str:switch_id>/", switches.one, name="switch"),
     path("tools/", tools.page, name="tools"),
     path("tools/-/imports/", imports.page, name="imports"),  # no tool's name begins with a dash
+    path("tools/-/matrix/", matrix.page, name="matrix"),
+    path("tools/-/rules/", rules.page, name="rules"),
+    path("tools/-/rules/new/", rules.one, name="rule-new"),
+    path("tools/-/rules/of/<str:name>/", rules.one, name="rule"),
+    path("tools/-/versions/", policy_versions.page, name="policy-versions"),
+    path("tools/-/backtests/<str:backtest_id>/", proposing.backtest, name="backtest"),
     path("tools/<str:name>/", tools.one, name="tool"),
+    path("tools/<str:name>/what-if/", what_if.page, name="what-if"),
     path("models/", models.page, name="models"),
     path("models/<str:name>/", models.one, name="model"),
     path("breakers/move/", breakers.force, name="breaker"),

@@ -40,7 +40,7 @@ def found(f: Flight) -> Answer | None:
 
 async def give(f: Flight, answer: Answer) -> None:
     """The answer becomes a step of its own, and the run ends with it."""
-    step, name = (f.turns[-1].step if f.turns else 0) + 1, NAMES[answer.kind]
+    step, name = max((turn.step for turn in f.turns if turn.state is not None), default=0) + 1, NAMES[answer.kind]
     f.pending.steps.append((step, FROM_STORE, name, 0))
     await f.commit(Intent(planned=[Planned(step, 0, CallState.DISPATCHED, name, None, "read", attempt=1)]))
     reply = {"text": answer.text, "calls": [], "finish": "stop", "model": name, "estimated": False, "source": answer.source}

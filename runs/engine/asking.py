@@ -38,6 +38,7 @@ class Ask:
     sealed: Sealed
     why: str
     needed: int
+    group: str = ""
 
 
 def seal(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition) -> Sealed:
@@ -69,7 +70,8 @@ async def ask(f: Flight, e: Services, turn: Turn) -> bool:
     for call in (c for c in turn.calls if c.state == CallState.WAITING_APPROVAL and c.result is None):
         definition = f.release.tools[call.name]
         decision = call.decision or {}
-        asks.append(Ask(call, definition, seal(f, turn, call, definition), decision.get("why", ""), decision.get("approvers") or 1))
+        said = decision.get("why", ""), decision.get("approvers") or 1, decision.get("group", "")
+        asks.append(Ask(call, definition, seal(f, turn, call, definition), *said))
     evidence = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls if c.state == CallState.DONE]
     fp("before_ask")
     opened: Opened = await e.orm(open_requests, f.id, f.fence, f.entry, turn.step, f.release.agent, asks, evidence, expiry_s(f))
@@ -128,8 +130,10 @@ def open_requests(
             tool_version_id=a.definition.version_id, effect=a.definition.effect.value, args=a.call.args or b"{}",
             digest=digest(a.sealed), sealed=a.sealed, risk="high" if a.definition.effect is Effect.IRREVERSIBLE else "normal",
             why=a.why, evidence=evidence, starter_id=run.starter_id, needed=a.needed, expires_s=expires_s,
+            group=a.group,
         )  # fmt: skip
         data = {"approval_id": encode("apr", approval.id), "digest": approval.digest, "needed": a.needed}
+        data |= {"group": a.group} if a.group else {}
         told.append(event(Kind.APPROVAL_REQUESTED, step_id=step, ord=a.call.ord, tool=a.call.name, data=data))
         if by_grant(approval):
             told.append(event(Kind.APPROVAL_DECIDED, step_id=step, ord=a.call.ord, tool=a.call.name, result="ok", data=told_of(approval)))

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from runs import ceilings, reconcile, signoff, switches
+from runs import ceilings, reconcile, reminders, signoff, switches
 from runs.failpoints import fp
 from runs.history import DUE, MOVED
 from tools.egress import Egress
@@ -46,6 +46,7 @@ def sweep() -> None:
     """What a job does for runs, done by every engine as well: a dead jobs cluster delays nothing."""
     signoff.expire_due()
     signoff.void_of_ended()
+    reminders.sweep()
     reconcile.open_cases()
     reconcile.use_late_evidence()
     switches.release_stranded()

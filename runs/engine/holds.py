@@ -10,8 +10,10 @@ from runs import retries
 from runs.events import Kind
 from runs.inference import tiers
 from runs.inference.types import ModelEndpoint
+from runs.ladder import Trigger
 from tools.definitions import ToolDefinition
 
+from . import ladder
 from .circuits import Place, Wait
 from .flight import Flight, Intent, ToolCall, Turn
 from .rulings import Ruling, waiting_state
@@ -40,8 +42,19 @@ async def model(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, hel
         f.say(Kind.FALLBACK_ACTIVATED, **facts, result="degraded", data={"from": turn.model, "to": following, "reason": "breaker_open"})
         turn.model, turn.tries = following, 0
         return None
+    if held.why != "no_room" and await stepped_down(f, e, turn):
+        return None
     f.wait_s = await wait(f, e, held, facts)
     return None
+
+
+async def stepped_down(f: Flight, e: Services, turn: Turn) -> bool:
+    """No model of the chain can be asked now: the ladder may know something better than to wait."""
+    for trigger in (Trigger.BREAKER_OPEN, Trigger.PROVIDER_DEGRADED):
+        if await ladder.step_down(f, e, trigger, {"model": turn.model, "reason": "breaker_open"}):
+            ladder.let_go_of_open_turn(f)
+            return True
+    return False
 
 
 def detour(f: Flight, e: Services, turn: Turn) -> str | None:
@@ -86,16 +99,19 @@ def ways(f: Flight, e: Services, rulings: list[Ruling]) -> Ways:
     return found
 
 
-async def tools(f: Flight, e: Services, found: Ways) -> None:
-    """Before the commit: what has no place is not dispatched. One of them may be the probe."""
+async def tools(f: Flight, e: Services, found: Ways) -> bool:
+    """Before the commit: what has no place is not dispatched. One of them may be the probe. True: a rung was taken, rule anew."""
     waiting = []
     for r, held in found.held:
         if held.why == "probe_due" and (place := await e.circuits.probe(held.line, (r.timeout or 0.0) + LATE_S)):
             found.places[r.call.ord] = place
+        elif held.why != "no_room" and await ladder.step_down(f, e, Trigger.BREAKER_OPEN, {"tool": r.call.name}):
+            return True
         else:
             r.state, r.timeout = waiting_state(r.call), None
             waiting.append((r, held))
     found.held = waiting
+    return False
 
 
 async def tools_wait(f: Flight, e: Services, turn: Turn, found: Ways) -> None:

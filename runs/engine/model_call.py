@@ -38,9 +38,7 @@ async def ask(f: Flight, e: Services, turn: Turn) -> None:
         failed(f, Outcome.MODEL_ERROR, f"The model {turn.model} is not defined.", "validation")
         return
     if turn.model in f.snapshot.lacking:
-        message = (
-            f"This tenant has no credential {f.snapshot.lacking[turn.model]}, or it cannot be opened: {turn.model} needs it."
-        )
+        message = f"This tenant has no credential {f.snapshot.lacking[turn.model]}, or it cannot be opened: {turn.model} needs it."
         failed(f, Outcome.MODEL_ERROR, message, "authorization")
         return
     seat = await seating.seat(f, e, turn, endpoint)

@@ -18,12 +18,13 @@ from runs import budgets
 from runs.events import Kind, event
 from runs.failpoints import fp
 from runs.history import append
+from runs.ladder import Trigger
 from runs.models import Call, Run
 from runs.states import CallState, RunState
 from tenants.ids import encode
 from tenants.models import Controls
 
-from . import asking, effects, facts, halts, holds, rulings, tool_call
+from . import asking, effects, facts, halts, holds, ladder, rulings, tool_call
 from .circuits import Place, Wait
 from .flight import Ending, Flight, Intent, ToolCall, Turn
 from .services import Services
@@ -35,6 +36,8 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
         await f.commit(Intent())
     f.snapshot = await e.definitions.snapshot(f.tenant, None)
     place = e.circuits.enter(f.tenant, holds.url_of(f.release.tools[call.name]))
+    if isinstance(place, Wait) and place.why != "no_room" and await drafted(f, e, turn, call):
+        return
     if isinstance(place, Wait):
         held = await holds.approved(f, e, turn, call, place)
         if held is None:
@@ -44,6 +47,15 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
         await dispatch_now(f, e, turn, call, place)
     finally:
         place.leave()
+
+
+async def drafted(f: Flight, e: Services, turn: Turn, call: ToolCall) -> bool:
+    """Its host is cut off, and a rung says that such calls are kept for a person."""
+    if not await ladder.step_down(f, e, Trigger.BREAKER_OPEN, {"tool": call.name}) or f.stance.mode != "draft":
+        return False
+    await f.commit(Intent())
+    await withdraw(f, e, turn, call, "", {"ok": False, "error_type": "drafted", "message": ladder.KEPT})
+    return True
 
 
 async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place: Place) -> None:
@@ -56,7 +68,8 @@ async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place
     decision = rulings.decide(f, turn, call, definition)
     timeout, began = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s)), time.monotonic()
     if decision.verdict in ("deny", "draft") or timeout <= 0:
-        await withdraw(f, e, turn, call, decision.why if timeout > 0 else "The step's time is over.")
+        kept = {"ok": False, "error_type": "drafted", "message": ladder.KEPT} if decision.verdict == "draft" and timeout > 0 else None
+        await withdraw(f, e, turn, call, decision.why if timeout > 0 else "The step's time is over.", kept)
         return
     # what was asked for together passed the limits one by one: only here is it known what the others have used
     stop = budgets.before_tool(f.limits, f.used, tool=call.name, mutating=definition.mutating) if call.attempt == 0 else None
@@ -98,7 +111,7 @@ async def withdraw(f: Flight, e: Services, turn: Turn, call: ToolCall, why: str,
     result = result or voided(f"Not sent, although it was approved: {why}")
     await e.orm(block, f.id, f.fence, f.entry, turn.step, call, result)
     f.entry += 1
-    call.state, call.result = CallState.BLOCKED, result
+    call.state, call.result, call.error = CallState.BLOCKED, result, "drafted" if result.get("error_type") == "drafted" else "policy"
 
 
 @transaction.atomic
@@ -156,22 +169,16 @@ def spoil(run: Run, step: int, call: ToolCall, approval: Approval | None) -> Non
 
 
 def _block(run: Run, step: int, call: ToolCall, result: dict[str, object]) -> None:
+    """Not sent after all: refused, or kept as a draft."""
+    kept = result.get("error_type") == "drafted"
     Call.objects.filter(run_id=run.id, step=step, ord=call.ord, state=CallState.READY).update(
-        state=CallState.BLOCKED, result=result, error_class="policy", ended_at=Now()
+        state=CallState.BLOCKED, result=result, error_class="drafted" if kept else "policy", ended_at=Now()
     )
     if call.approval_id:
-        gate.withdraw(call.approval_id, "The policy changed after the approval.")
-    facts: dict[str, Any] = {"step_id": step, "ord": call.ord, "tool": call.name}
-    append(
-        run,
-        [
-            event(
-                Kind.APPROVAL_VOIDED,
-                **facts,
-                result="denied",
-                data={"approval_id": call.approval_id and encode("apr", call.approval_id)},
-            ),
-            event(Kind.POLICY_VIOLATED, **facts, result="denied", error_type="policy"),
-        ],
-    )
+        gate.withdraw(call.approval_id, "Kept as a draft." if kept else "The policy changed after the approval.")
+    about: dict[str, Any] = {"step_id": step, "ord": call.ord, "tool": call.name}
+    data = {"approval_id": call.approval_id and encode("apr", call.approval_id)}
+    end = event(Kind.CALL_DRAFTED, **about, result="degraded", data={"attempt": call.attempt})
+    refused = event(Kind.POLICY_VIOLATED, **about, result="denied", error_type="policy")
+    append(run, [event(Kind.APPROVAL_VOIDED, **about, result="denied", data=data), end if kept else refused])
     Run.objects.filter(id=run.id).update(seq=run.seq, entry=run.entry + 1)

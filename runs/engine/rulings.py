@@ -113,6 +113,7 @@ def rule_on_first_send(
         return ruling
     if decision.verdict == "ask" and call.approval_id is None:
         record["approvers"] = decision.approvers
+        record |= {"group": decision.group} if decision.group else {}
         return Ruling(call, CallState.WAITING_APPROVAL, record)
     return None
 

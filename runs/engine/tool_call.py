@@ -38,8 +38,9 @@ async def advance(f: Flight, e: Services, turn: Turn) -> None:
     await facts.look_at_day(f, e)
     rulings = rule(f, turn)
     ways = holds.ways(f, e, rulings)
-    if ways.held:
-        await holds.tools(f, e, ways)
+    if ways.held and await holds.tools(f, e, ways):
+        ways.leave()
+        return
     try:
         committed = await dispatch(f, e, turn, rulings, ways)
     finally:

@@ -1,6 +1,8 @@
 """What holds for every page: accessible, quiet, nothing cut off, nothing that jumps."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -14,9 +16,12 @@ WIDTHS = ((1440, 900), (390, 844), (320, 640))
 PAGES = (
     "/", "/runs/", "/runs/?state=failed", "/runs/?q=nothing-is-called-this", "/runs/{succeeded}/", "/runs/{waiting}/", "/runs/{failed}/",
     "/runs/{succeeded}/?ask=retry", "/runs/new/", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
-    "/approvals/{decided}/", "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/",
+    "/approvals/{decided}/", "/drafts/", "/drafts/?state=all", "/runs/{drafted}/", "/runs/{drafted}/?ask=carry_out&draft=1.1",
+    "/runs/{asking}/", "/approvals/{budget}/", "/approvals/{budget}/?confirm=approve",
+    "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
 )  # fmt: skip
+TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}
 SHIFTS = """
 window.shifted = 0;
 new PerformanceObserver(list => { for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted += shift.value })
@@ -42,10 +47,23 @@ class Told:
     failed: str
     approval: str
     decided: str
+    drafted: str
+    asking: str
+    budget: str
+
+
+def script(*turns: dict[str, Any]) -> str:
+    """A request whose simulated model takes exactly these turns."""
+    return "Please help\n#sim " + json.dumps({"turns": turns})
 
 
 @pytest.fixture(scope="module")
 def told(stack: Stack) -> Told:
+    drafted = stack.submit(script(TICKET, {"text": "Kept for a person."}), mode="draft")
+    searches = ({"calls": [{"name": "search_docs", "arguments": {"query": word}}]} for word in ("refunds", "invoices"))
+    asking = stack.submit(script(*searches, {"text": "Done."}), agent="refund-agent", budget={"max_tool_calls": 1})
+    stack.until(drafted, "succeeded")
+    stack.until(asking, "waiting_budget")
     succeeded, waiting, failed = (stack.submit(text) for text in (COMPLAINT, COMPLAINT, '#sim {"turns": [{"empty": true}]}'))
     for run in (succeeded, waiting):
         stack.until(run, "waiting_approval")
@@ -54,7 +72,8 @@ def told(stack: Stack) -> Told:
     said = {"verdict": "approve", "digest": decided["digest"]}
     stack.api("POST", f"/approvals/{decided['approval_id']}/decision", said, key="admin_api_key")
     assert stack.until(succeeded)["state"] == "succeeded"
-    return Told(succeeded, waiting, failed, stack.approval_of(waiting)["approval_id"], decided["approval_id"])
+    asked = stack.approval_of(waiting)["approval_id"], decided["approval_id"]
+    return Told(succeeded, waiting, failed, *asked, drafted, asking, stack.approval_of(asking)["approval_id"])
 
 
 def opened(page: Page, address: str) -> None:

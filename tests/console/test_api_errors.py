@@ -23,7 +23,7 @@ from console import errors, urls
 from console.api import urls as api_urls
 from console.asgi import application
 from runs.models import Run, UnknownWrite
-from tests.runtime.waiting import DIGEST, World, make_world, person, waiting
+from tests.runtime.waiting import DIGEST, World, add_call, make_world, person, waiting
 
 from .callers import Caller, caller, key_of, refusal
 from .test_api_registry import DOCUMENT, RELEASE, TOOL
@@ -279,10 +279,12 @@ ROUTES = [str(p.pattern) for p in api_urls.urlpatterns if isinstance(p, URLPatte
 def ground(world: World) -> tuple[Caller, dict[str, str]]:
     """(a platform admin, what the parameters of addresses may be)"""
     run, approval = waiting(world)
+    kept = {"state": "blocked", "args": b"{}", "error_class": "drafted", "result": {"ok": False, "message": "kept"}}
+    add_call(run, 2, **kept)
     case = UnknownWrite.objects.create(tenant_id=run.tenant_id, run_id=run.id, step=1, ord=1, tool="create_ticket")
     names = {
         "run_id": run.run_id, "approval_id": approval.approval_id, "release_id": run.release.release_id, "name": "support-triage",
-        "verb": "promote", "unknown_id": case.unknown_id,
+        "verb": "promote", "unknown_id": case.unknown_id, "draft_id": f"{run.run_id}.1.2",
     }  # fmt: skip
     return caller(person(world.tenant, "root", "admin", platform=True)), names
 

@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from console import charts, metrics
 from console.pages import overview
+from runs.events import Kind, event
+from runs.history import append
 from runs.models import Canary, Engine, Run
 from tenants.ids import new_id
 from tests.runtime.waiting import World, make_late, make_world, person, queued, running, waiting
@@ -28,6 +30,10 @@ def world(db: None) -> World:
 @pytest.fixture
 def engine(db: None) -> Engine:
     return Engine.objects.create(id=new_id(), host="h", boot_id="b", pid=1, started=1, lease_until=Now() + timedelta(minutes=1))
+
+
+def tell(run: Run, *kinds: Kind) -> None:
+    append(run, [event(kind, step_id=1) for kind in kinds])
 
 
 def period(world: World | None = None) -> tuple[metrics.Period, metrics.Period]:
@@ -62,6 +68,18 @@ def test_runs_that_go_on_count_as_runs_and_as_nothing_else(world: World) -> None
     now, before = period(world)
     assert now == metrics.Period(runs=1)
     assert before == metrics.Period()
+
+
+@pytest.mark.mission("P8.2", "P6.2")
+def test_a_run_fell_back_when_it_gave_up_a_model_or_took_a_rung_and_counts_once(world: World) -> None:
+    by_model, by_ladder, missed, _ = (ended(world, 2 * H) for _ in range(4))
+    tell(by_model, Kind.FALLBACK_ACTIVATED, Kind.RUNG_ENTERED)
+    tell(by_ladder, Kind.RUNG_ENTERED)
+    tell(missed, Kind.RUNG_MISSED)
+    tell(queued(world), Kind.RUNG_ENTERED)
+    now, before = period(world)
+    assert (now.fallback_rate, before.fallback_rate) == (0.5, None)
+    assert re.search(r"Fell back</dt><dd>50<small>%", browser(world.operator).get("/").content.decode())
 
 
 @pytest.mark.mission("P8.2")

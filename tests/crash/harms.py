@@ -155,7 +155,7 @@ async def approved_and(s: Stage, meanwhile: Callable[[], None], point: str, what
     else:
         meanwhile()
     await s.approve(run)
-    await s.world.until(run)
+    await s.world.until(run, "waiting_approval", "succeeded", "failed", "cancelled")  # or people are asked again
     return await s.effects(what)
 
 

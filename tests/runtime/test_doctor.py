@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from approvals.models import Approval
 from console.doctor import examine
 from console.doctor_rules import RULES
-from runs import ceilings, lifecycle, signoff
+from runs import ceilings, drafts, lifecycle, signoff
 from runs.models import Canary, Run
 
 from .doctor import healthy
@@ -41,6 +41,7 @@ def event(name: str, where: str) -> str:
     return f"update event set kind = 'plan_decided' where run_id = %({name})s and {where}"
 
 
+WAITS_NO_MORE = "state = 'paused'"
 OWN = "state = 'running', owner = '00000000-0000-0000-0000-00000000000a'"
 BREAKS = {
     "lost_run": LIVING + run("queued", f"available_at = {LATE}"),
@@ -60,9 +61,13 @@ BREAKS = {
     "approval_used_for_nothing": approval("cancelled", "state = 'consumed'"),
     "paused_by_nothing": LIVING + run("queued", "state = 'paused', paused_by = id"),
     "pause_and_state_disagree": run("queued", "paused_by = id"),
+    "budget_nobody_can_grant": approval("asking", "state = 'void'"),
+    "draft_sent": calls("drafted", "state = 'done'", "ord = 1"),
+    "billed_without_a_model": "update step set role = 'store' where run_id = %(done)s",
     "effect_without_decision": approval("done", "state = 'rejected'"),
     "sent_and_forgotten": calls("waiting", "state = 'dispatched'", "ord = 0"),
-    "unknown_and_passed_over": run("unknown", "state = 'waiting_budget'"),
+    "unknown_and_passed_over": run("unknown", "state = 'waiting_budget'")
+    + f"; {approval('asking', 'run_id = %(unknown)s')}; {run('asking', WAITS_NO_MORE)}",
     "nothing_to_reconcile": calls("unknown", "state = 'failed_not_applied'", "state = 'unknown'"),
     "write_without_key": calls("done", "idem_key = null", "ord = 1"),
     "fence_behind": calls("done", "fence = fence + 9", "ord = 1"),
@@ -74,7 +79,7 @@ BREAKS = {
     "held_and_reserved_disagree": "update tenants_spending set reserved_micro = reserved_micro + 1",
     "held_after_the_end": "insert into tenants_reservation (run_id, spending_id, micro) select %(done)s, id, 0 from tenants_spending",
     "no_controls": "delete from controls",
-    "foreign_release": "insert into runs_agent(name, tenants, live_id) select 'other', '{}', live_id from runs_agent",
+    "foreign_release": "insert into runs_agent(name, tenants, live_id) select 'other', '{}', live_id from runs_agent limit 1",
     "foreign_tenant": "update step set tenant_id = run_id where run_id = %(done)s",
     "jobs_silent": "delete from runs_canary",
     "serving_role_too_strong": "",  # a setting, see below
@@ -100,12 +105,31 @@ async def worked(world: World) -> dict[str, Any]:
     runs["unknown"] = await world.script(call("send_email", to="a@example.com", subject="s", body="b"), done)
     await world.until(runs["done"], "succeeded")
     await world.until(runs["unknown"], "needs_reconciliation")
+    runs |= await limited(world)
     engine.stop()
     await world.engines[0][1]
     runs["queued"] = await world.submit("later")
     await Run.objects.filter(id=runs["queued"].id).aupdate(available_at=Now() + (runs["queued"].deadline_at - runs["queued"].created_at))
     await Canary.objects.acreate(name="jobs", at=Now())
     return {name: one.id for name, one in runs.items()}
+
+
+async def limited(world: World) -> dict[str, Any]:
+    """Runs that met a limit: one that waits for more, one that was granted it, one that kept a write, and the one that made it later."""
+    await world.agent("short", tools=("search_docs",), budget={"max_tool_calls": 1}, ladder=[{"on": "budget_exceeded", "do": "ask"}])
+    searches = [call("search_docs", query=word) for word in ("a", "b")]
+    runs = {name: await world.script(*searches, {"text": "Done."}, agent="short") for name in ("asking", "granted")}
+    for one in runs.values():
+        await world.until(one, "waiting_budget")
+    asked = await Approval.objects.aget(run_id=runs["granted"].id)
+    await sync_to_async(signoff.decide)(world.people["approver"], asked.id, verdict="approve", digest=asked.digest)
+    await world.permit("create_ticket", "allow", loosen=True)
+    runs["drafted"] = await world.script(call("create_ticket", **TICKET), {"text": "Done."}, mode="draft")
+    for name in ("granted", "drafted"):
+        await world.until(runs[name], "succeeded")
+    runs["acted"] = await sync_to_async(drafts.carry_out)(world.people["operator"], runs["drafted"].id, 1, 1)
+    await world.until(runs["acted"], "succeeded")
+    return runs
 
 
 def found_after(statement: str, runs: dict[str, Any]) -> set[str]:

@@ -10,6 +10,9 @@ from approvals.models import Approval
 from runs import drafts, grants, signoff
 from runs.models import Event, ModelDefinition, Run, RunInput
 from tenants.errors import Refused
+from tenants.models import EgressAllow
+from tools import breakers
+from tools.models import Breaker
 
 from .world import TICKET, World, call
 
@@ -306,3 +309,47 @@ async def test_a_critique_that_cannot_be_had_is_no_pass_and_does_not_end_the_run
     assert await ends(world, run) == ("succeeded", "completed")
     said = [e.payload["data"]["verdict"] for e in await world.events(run) if e.kind == "critique_decided"]
     assert said == ["unavailable"]
+
+
+async def cut_off(world: World, host: str) -> None:
+    """A person holds the way to this host open."""
+
+    def force() -> None:
+        row, _ = Breaker.objects.get_or_create(tenant=world.tenant, host_port=host)
+        breakers.force(world.people["admin"], row.id, "open", "down for the night")
+
+    await sync_to_async(force)()
+
+
+@pytest.mark.mission("P6.1", "P6.2")
+@pytest.mark.parametrize("asked", [False, True])
+async def test_a_write_to_a_host_that_is_cut_off_is_drafted_at_once(world: World, asked: bool) -> None:
+    """With an approval: also the call that people allowed before."""
+    await world.agent(tools=("create_ticket",), ladder=[{"on": "breaker_open", "do": "draft"}])
+    await ModelDefinition.objects.filter(name="primary").aupdate(base_url=f"{world.url.replace('127.0.0.1', 'localhost')}/v1")
+    await sync_to_async(EgressAllow.objects.get_or_create)(host_port=world.url.removeprefix("http://").replace("127.0.0.1", "localhost"))
+    if not asked:
+        await world.permit("create_ticket", "allow", loosen=True)
+        await cut_off(world, world.url.removeprefix("http://"))
+    run = await world.script(call("create_ticket", **TICKET), {"text": "Kept for a person."})
+    await world.engine()
+    if asked:
+        await world.until(run, "waiting_approval")
+        await cut_off(world, world.url.removeprefix("http://"))
+        approval = await Approval.objects.aget(run_id=run.id)
+        await sync_to_async(signoff.decide)(world.people["approver"], approval.id, verdict="approve", digest=approval.digest)
+    assert await ends(world, run) == ("succeeded", "completed_degraded")
+    ticket = next(c for c in await world.calls(run) if c.name == "create_ticket")
+    assert (ticket.state, ticket.error_class, ticket.attempt) == ("blocked", "drafted", 0)
+    assert await world.ledger() == []
+
+
+@pytest.mark.mission("P6.1")
+async def test_a_model_that_is_cut_off_can_be_answered_around(world: World) -> None:
+    await world.agent(ladder=[{"on": "provider_degraded", "do": "cached"}])
+    await world.engine()
+    await world.until(first := await world.submit("What is the refund policy?"))
+    await cut_off(world, world.url.removeprefix("http://"))
+    again = await world.submit("What is the refund policy?")
+    assert await ends(world, again) == ("succeeded", "completed_degraded")
+    assert await world.answer(await world.until(again)) == await world.answer(await world.until(first))
