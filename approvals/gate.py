@@ -5,6 +5,7 @@ hold that lock (`runs.signoff`, `runs.lifecycle`, the engine's own transaction) 
 Times are the database's; each check is a statement of its own after the lock, so `Now()` (the statement's time) is after it.
 """
 
+import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -26,6 +27,7 @@ Verdict = ApprovalDecision.Verdict
 OPEN = (State.PENDING, State.APPROVED)
 REASON_MAX = 2000
 BREAK_GLASS_REASON_MIN = 10
+Voice = tuple[int, int | None]  # who said yes, and in whose name
 
 
 class Outcome(StrEnum):
@@ -57,6 +59,7 @@ def request(
     sealed: Mapping[str, str | None] | None = None,
     group: str = "",
     replaces: UUID | None = None,
+    preview: Mapping[str, Any] | None = None,
 ) -> Approval:
     """Ask people about one call, one answer, or more of a run's budget.
 
@@ -73,7 +76,7 @@ def request(
         approval = Approval.objects.create(
             tenant_id=tenant_id, run_id=run_id, step=step, ord=ord, agent=agent, tool=tool, digest=digest, risk=risk, why=why,
             evidence=evidence, kind=kind, starter_id=starter_id, needed=max(1, needed), sealed=dict(sealed or {}), group=group,
-            replaces=replaces, expires_at=Now() + people.seconds(expires_s), **asked,
+            replaces=replaces, preview=preview, expires_at=Now() + people.seconds(expires_s), **asked,
         )  # fmt: skip
         approval.refresh_from_db()
     return approval
@@ -135,6 +138,8 @@ def edit(
     made.id = people.new_id()
     made.state, made.void_reason, made.decided_at = State.PENDING, "", None
     made.proposed = approval.proposed or approval.args
+    if made.preview and "after" in made.preview:  # of the other arguments
+        made.preview = {name: made.preview[name] for name in ("at", "before")}
     made.args, made.sealed, made.digest, made.replaces, made.edited_by = args, dict(sealed), digest, old, actor.user
     made.save(force_insert=True)
     made.refresh_from_db()
@@ -147,10 +152,19 @@ def edit(
 
 
 def agreed(approval: Approval) -> bool:
-    """Enough people said yes, and not only the one who wrote what they agree to. Somebody and their delegate are one voice."""
-    said = list(approval.decisions.filter(verdict=Verdict.APPROVE).values_list("user_id", "for_user_id"))
-    voices, hands = {of or user for user, of in said}, {user for user, _ in said}
-    return len(voices) >= approval.needed and hands != {approval.edited_by_id}
+    """Enough people said yes."""
+    return _enough(approval, set(approval.decisions.filter(verdict=Verdict.APPROVE).values_list("user_id", "for_user_id")))
+
+
+def _enough(approval: Approval, said: set[Voice]) -> bool:
+    """So many people, and not only the one who wrote what they agree to. Somebody and their delegate are one voice."""
+    return len({of or user for user, of in said}) >= approval.needed and _seconded(approval, said)
+
+
+def _seconded(approval: Approval, said: set[Voice]) -> bool:
+    """Whether somebody besides the editor agrees, and not in the editor's name."""
+    editor = approval.edited_by_id
+    return editor is None or any(editor not in voice for voice in said)
 
 
 def expire(approval: Approval) -> bool:
@@ -181,6 +195,8 @@ def _spoiled(current: Approval, digest: str, sealed: Mapping[str, str | None] | 
     if current.digest != digest:
         drift = moved(current.sealed, sealed or {}) if current.sealed and sealed else ""
         return f"What would be sent has changed: {drift}." if drift else "What would be sent has changed."
+    if sealed and not _as_shown(current, sealed):
+        return "What people were shown is not what would be sent: arguments."
     late = Approval.objects.filter(id=current.id, decided_at__lte=Now() - people.seconds(settings.APPROVAL_EXECUTE_WITHIN_S))
     if late.exists():
         return "It was approved too long ago."
@@ -189,10 +205,20 @@ def _spoiled(current: Approval, digest: str, sealed: Mapping[str, str | None] | 
     voices = list(current.decisions.filter(verdict=Verdict.APPROVE).select_related("user", "for_user"))
     if any(voice.break_glass and people.permitted(voice.user, current, break_glass=True) for voice in voices):
         return ""
-    held = {voice.for_user_id or voice.user_id for voice in voices if people.permitted(voice.user, current, of=voice.for_user)}
-    if len(held) < current.needed:
-        return "Somebody who approved this may no longer decide it."
-    return ""
+    held = {(voice.user_id, voice.for_user_id) for voice in voices if people.permitted(voice.user, current, of=voice.for_user)}
+    return "" if _enough(current, held) else "Somebody who approved this may no longer decide it."
+
+
+def _as_shown(current: Approval, sealed: Mapping[str, str | None]) -> bool:
+    """The digest covers what would be sent; these are the bytes that were on people's screens."""
+    return hashlib.sha256(bytes(current.args)).hexdigest() == sealed["args_sha256"]
+
+
+def use_up(approval: Approval) -> bool:
+    """approved -> consumed, where what was approved happens in the transaction of the last yes."""
+    used = bool(Approval.objects.filter(id=approval.id, state=State.APPROVED).update(state=State.CONSUMED))
+    approval.refresh_from_db()
+    return used
 
 
 def void(run_id: UUID, reason: str) -> list[UUID]:

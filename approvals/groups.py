@@ -68,9 +68,8 @@ def delete(actor: Actor | None, group: Group, reason: str = "") -> None:
 
 def check(tenant: Tenant, name: str, people: Collection[str], escalates_to: str, coming: Collection[str] = ()) -> list[User]:
     if not NAME.fullmatch(name):
-        raise Refused(
-            "bad_group", "A group's name begins with a letter and has up to 64 letters, digits, dots, dashes and underscores.", 422
-        )
+        message = "A group's name begins with a letter and has up to 64 letters, digits, dots, dashes and underscores."
+        raise Refused("bad_group", message, 422, field="name")
     members = list(User.objects.filter(memberships__tenant=tenant, username__in=people).order_by("username"))
     if missing := sorted(set(people) - {person.username for person in members}):
         raise Refused("unknown_person", f"{missing[0]} is no member of {tenant.slug}. Only members decide here.", 422, person=missing[0])

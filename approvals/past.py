@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import F, OuterRef, Subquery
 
 from tenants.models import User
@@ -13,9 +14,11 @@ from .models import Approval, ApprovalDecision, Opening
 MOST = 20_000  # the latest ones
 
 
-def opened(user: User, approval: Approval) -> None:
+def opened(user: User, approval_id: UUID) -> None:
     """The first time counts."""
-    Opening.objects.bulk_create([Opening(approval=approval, user=user)], ignore_conflicts=True)
+    statement = "insert into approvals_opening (approval_id, user_id) values (%s, %s) on conflict do nothing"
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [approval_id, user.pk])
 
 
 def said(tenant_id: UUID | None, since: datetime) -> list[Said]:

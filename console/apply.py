@@ -197,6 +197,15 @@ def put_tools(order: Order) -> Iterator[Change]:
     for index, block in enumerate(order.document.tools):
         with at(f"tools[{index}]"):
             yield replace(put_tool(order, block), lint=findings(block.name, block))
+    for index, block in enumerate(order.document.tools):
+        with at(f"tools[{index}].compensate.tool"):
+            check_undo(block)
+
+
+def check_undo(block: ToolBlock) -> None:
+    """What undoes a tool is there once all of the document is. Refuses unknown_tool 422."""
+    if block.compensate and not Tool.objects.filter(name=block.compensate.tool).exists():
+        raise Refused("unknown_tool", f"There is no tool {block.compensate.tool} to undo {block.name}. Define it too.")
 
 
 def put_tool(order: Order, block: ToolBlock) -> Change:
@@ -290,9 +299,7 @@ def leave_out(order: Order) -> list[Change]:
     given, gone = order.document.model_fields_set, list[Change]()
     if "permissions" in given:
         gone += prune_permissions(order)
-    for section, kind, prune in (("groups", "group", apply_groups.prune), ("rules", "rule", apply_rules.prune)):
-        if section in given:
-            gone += [Change(kind, name, "delete") for name in prune(order.actor, order.document)]
+    gone += prune_named(order)
     if "egress" in given:
         allowed = {host_port.lower() for host_port in order.document.egress.allow}
         for host_port in EgressAllow.objects.exclude(host_port__in=allowed).values_list("host_port", flat=True):
@@ -309,6 +316,13 @@ def leave_out(order: Order) -> list[Change]:
     places = apply_ceilings.places(order.document)
     gone += [Change("ceiling", name, "delete") for place in places for name in apply_ceilings.prune(order.actor, place)]
     return gone
+
+
+def prune_named(order: Order) -> Iterator[Change]:
+    for section, kind, prune in (("groups", "group", apply_groups.prune), ("rules", "rule", apply_rules.prune)):
+        if section in order.document.model_fields_set:
+            for name in prune(order.actor, order.document):
+                yield Change(kind, name, "delete")
 
 
 def prune_permissions(order: Order) -> Iterator[Change]:

@@ -35,6 +35,7 @@ EVERY = 500  # calls between two signs of progress
 OPEN_EACH = 3
 DAYS = range(1, 31)
 SIGN_OF_LIFE = timedelta(minutes=3)  # of the jobs cluster
+KEPT = timedelta(days=30)
 PAST = timedelta(days=30)  # approvals that tell how long people take
 State = PolicyBacktest.State
 
@@ -86,6 +87,7 @@ def start(actor: Actor, proposal: Proposal, days: int) -> PolicyBacktest:
     scope = proposals.checked(actor, proposal)
     if PolicyBacktest.objects.filter(started_by=actor.user, state__in=PolicyBacktest.OPEN).count() >= OPEN_EACH:
         raise Refused("too_many", f"{OPEN_EACH} of your back-tests are not done yet. Wait for one, or cancel it.", 409)
+    PolicyBacktest.objects.filter(at__lt=timezone.now() - KEPT).delete()
     total = past_calls.count(scope.id if scope else None, timezone.now() - timedelta(days=days))
     made = PolicyBacktest.objects.create(
         tenant=scope, proposal=proposal.model_dump(mode="json"), days=days, total=min(total, past_calls.MOST), started_by=actor.user

@@ -20,8 +20,9 @@ from tenants import credentials
 from tenants.errors import Refused
 from tenants.ids import encode
 
-from .database import APPEND_ONLY
+from .database import APPEND_ONLY, confined_role
 from .doctor_rules import RULES, Rule
+from .row_security import GUARDED
 
 LIMIT = 20
 MANY = 5000
@@ -89,10 +90,11 @@ def _values(connection: BaseDatabaseWrapper) -> dict[str, Any]:
         percent = min(100.0, 100.0 * 3 * PROBE / max(cursor.fetchone()[0], 1))
         cursor.execute(SAMPLE, {"open": GOING_ON, "many": MANY, "newest": NEWEST, "probe": PROBE, "percent": percent})
         runs = [row[0] for row in cursor.fetchall()]
-    serving = {str(conninfo_to_dict(url).get("user") or "") for url in (settings.WEB_URL, settings.ENGINE_URL)}
+    web, engine = (str(conninfo_to_dict(url).get("user") or "") for url in (settings.WEB_URL, settings.ENGINE_URL))
     return {
-        "runs": runs, "serving": sorted(serving), "ttl": settings.LEASE_TTL_S, "slots": settings.ENGINE_SLOTS,
+        "runs": runs, "serving": sorted({web, engine}), "ttl": settings.LEASE_TTL_S, "slots": settings.ENGINE_SLOTS,
         "append_only": [f"{table}_append_only" for table in APPEND_ONLY], "history": list(APPEND_ONLY), "moves": list(MOVES),
+        "web": web, "confined": confined_role() or "", "guarded": list(GUARDED),
     }  # fmt: skip
 
 

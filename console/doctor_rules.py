@@ -262,10 +262,26 @@ PLACE_RULES = (
         "select 'jobs' where not exists (select from runs_canary where at > statement_timestamp() - interval '150 seconds')", warning=True,
     ),
     Rule(
-        "serving_role_too_strong", "The role that serves owns the tables or is a superuser, so nothing protects the history from it.",
+        "serving_role_too_strong",
+        "The role that serves owns the tables or is a superuser: nothing protects the history from it, or tenants from each other.",
         "Give DATABASE_URL and DATABASE_ENGINE_URL plain roles, and the owner's to DATABASE_OWNER_URL only.",
         """select o.rolname from pg_roles o where o.rolname = any(%(serving)s) and (o.rolsuper
             or pg_has_role(o.oid, (select relowner from pg_class where oid = 'run'::regclass), 'member'))""", warning=True,
+    ),
+    Rule(
+        "web_sees_all_tenants", "Pages are served by the engines' role: only the application's own filters keep tenants apart.",
+        "Give DATABASE_URL a plain role of its own, and run `manage.py migrate` as the owner with all three addresses.",
+        """select o.rolname from pg_roles o where o.rolname = %(web)s and %(confined)s = '' and not (o.rolsuper
+            or pg_has_role(o.oid, (select relowner from pg_class where oid = 'run'::regclass), 'member'))""", warning=True,
+    ),
+    Rule(
+        "tenants_unguarded", "PostgreSQL does not hold the role of the pages to the rows of a tenant in this table.",
+        "Run `manage.py migrate` as the owner with all three addresses: it makes the policies anew.",
+        """select c.relname::text from pg_class c, pg_roles o where o.rolname = %(confined)s and c.oid::regclass::text = any(%(guarded)s)
+            and (not c.relrowsecurity or o.rolsuper or o.rolbypassrls
+            or not exists (select from pg_policy p where p.polrelid = c.oid and o.oid = any(p.polroles))
+            or exists (select from pg_policy p where p.polrelid = c.oid and p.polroles && array[o.oid, 0::oid]
+                and pg_get_expr(p.polqual, p.polrelid) = 'true'))""",
     ),
     Rule(
         "history_writable", "A plain role may change or delete history.", "Run `manage.py migrate` as the owner: it gives the grants anew.",

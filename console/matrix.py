@@ -44,7 +44,7 @@ def cell(kind: Kind, agent: str, tenant: str | None, rows: Iterable[PermissionRo
     found = policy.decide(facts, plain, offered=True, enabled=True)
     own = next((row for row in plain if (row.tenant, row.agent) == (tenant, agent)), None)
     conditions = len(here) - len(plain)
-    if found.by == "error:facts":
+    if found.by.startswith("error:"):
         return Cell("deny", 0, own, conditions, ("It cannot be decided: denied.",), listed)
     return Cell(found.verdict, found.approvers, own, conditions, tuple(lines(kind, facts, plain, conditions, listed)), listed)
 

@@ -35,7 +35,6 @@ LEASE_S = 60.0
 WALL_S = 10.0  # for one exchange, from the first byte to the last
 MAX_ANSWER = 64 * 1024  # nobody reads it
 MAIL_TAKEN = 250  # what a mail server says when it takes a letter
-AUTOMATIC = {"Auto-Submitted": "auto-generated"}
 AT_ONCE = 16
 PER_HOST = 4  # and one at a time of a host that did not answer
 
@@ -77,14 +76,13 @@ def fetch(room: dict[str, int], most: int, lease_s: float) -> tuple[list[Letter]
 
 def post(letter: Mail) -> str | None:
     """Hand a letter to the mail backend; -> the class of what went wrong. What one server accepted may still come back from another."""
+    headers = {"Message-ID": f"<{letter.message_id}@signalbox>", "Auto-Submitted": "auto-generated"}
     try:
-        EmailMessage(
-            letter.subject, letter.text, to=letter.to, headers={"Message-ID": f"<{letter.message_id}@signalbox>", **AUTOMATIC}
-        ).send()
-    except (smtplib.SMTPException, OSError, ValueError) as error:
-        return (
-            "mail_refused" if isinstance(error, smtplib.SMTPResponseException | smtplib.SMTPRecipientsRefused | ValueError) else "connect"
-        )
+        EmailMessage(letter.subject, letter.text, to=letter.to, headers=headers).send()
+    except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused, ValueError):
+        return "mail_refused"
+    except (smtplib.SMTPException, OSError):
+        return "connect"
     return None
 
 

@@ -1,5 +1,6 @@
 """Changes of the policy as people read them: what is proposed, what a back-test found, and what was changed before."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from console.templatetags.signalbox import compact, duration
@@ -100,7 +101,16 @@ def changed(entry: AuditEntry) -> JSON:
     before, after = entry.before or {}, entry.after or {}
     fields = [(name, before.get(name), after.get(name)) for name in (after or before) if before.get(name) != after.get(name)]
     shown = [each for each in fields if not (each[1] in (None, "", False) and each[2] in (None, "", False))]
-    return {"entry": entry, "verb": entry.action.rpartition(".")[2], "fields": shown}
+    return {"entry": entry, "verb": entry.action.rpartition(".")[2], "fields": plain(shown)}
+
+
+def plain(fields: Iterable[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:
+    """(name, before, after) as people read them; what is empty is not there."""
+
+    def word(value: Any) -> Any:
+        return None if value in (None, "") else {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+    return [("tool" if name == "tool_id" else name.replace("_", " "), word(before), word(after)) for name, before, after in fields]
 
 
 def as_it_was(entry: AuditEntry) -> Proposal:

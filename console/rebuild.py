@@ -26,6 +26,7 @@ STATE_AFTER = {
 }
 SETTLED = (Kind.MODEL_CALL_COMPLETED, Kind.MODEL_CALL_FAILED)
 FAILED = (Kind.MODEL_CALL_FAILED, Kind.TOOL_CALL_FAILED)
+FROM_STORE = ("cached", "retrieval_only")  # rungs that answer
 
 
 @dataclass
@@ -131,7 +132,10 @@ def degraded(story: Story) -> bool:
 
 def record(story: Story, calls: Mapping[Place, Mapping[str, Any]]) -> JSON:
     sent = [calls[at] for at in sorted(story.sent)]
-    answered = None if story.answer_step is None else calls.get((story.answer_step, 0))  # a run of one call has none
+    step = story.answer_step
+    if step is not None and any(rung["do"] in FROM_STORE and not rung.get("missed") for rung in story.rungs):
+        step = max((at for at, ord_ in calls if not ord_), default=step)  # no model took it: it is the last there is
+    answered = None if step is None else calls.get((step, 0))  # a run of one call has none
     answer = answered["result"] if answered else None
     cost = format(story.cost.normalize(), "f")
     return {

@@ -247,7 +247,10 @@ def unknown_record(case: UnknownWrite, call: Call | None) -> JSON:
 
 
 def approval_record(approval: Approval) -> JSON:
-    """`asked` is of a request for more budget, which has no call and no tool."""
+    """`asked` is of a request for more budget, which has no call and no tool. `sealed`: the fields under the digest; `proposed`: what the
+    model wrote, where a person wrote something else; `replaced_by`: the request that was edited from it, or asks anew.
+    """
+    replaced = getattr(approval, "replaced_by", None)  # of `console.api.approvals.visible`
     run_id, of_budget = encode("agt", approval.run_id), approval.kind == Approval.Kind.BUDGET
     return {
         "approval_id": approval.approval_id,
@@ -262,6 +265,12 @@ def approval_record(approval: Approval) -> JSON:
         "args": json.loads(bytes(approval.args)),
         "args_text": text_of(approval.args),
         "digest": approval.digest,
+        "sealed": approval.sealed,
+        "proposed": None if approval.proposed is None else json.loads(bytes(approval.proposed)),
+        "edited_by": approval.edited_by.username if approval.edited_by else None,
+        "replaces": approval.replaces and encode("apr", approval.replaces),
+        "replaced_by": replaced and encode("apr", replaced),
+        "preview": approval.preview,
         "risk": approval.risk,
         "why": approval.why,
         "evidence": approval.evidence,

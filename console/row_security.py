@@ -54,6 +54,7 @@ GUARDED: dict[str, Own | Part] = {
     "runs_effectclaim": OWN,
     "runs_observation": OWN,
     "runs_switch": SHARED,
+    "runs_undo": OWN,
     "runs_unknownwrite": OWN,
     "step": OWN,
     "tenants_auditentry": OWN,

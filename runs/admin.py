@@ -122,7 +122,7 @@ class RunPage(ReadOnly):
 
     view_role = Role.VIEWER
     list_display = ("run_id", "tenant", "agent", "state", "outcome", "step", "cost_micro", "created_at")
-    list_filter = (SEEN_TENANTS, "state", "agent")
+    list_filter = (SEEN_TENANTS, "state", ("agent", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("tenant", "agent")
     ordering = ("-id",)
     show_full_result_count = False

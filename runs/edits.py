@@ -29,7 +29,9 @@ def change(actor: Actor, run: Run | None, approval: Approval, *, verdict: str, s
     written = canonical.dumps(canonical.clean(args)[0])
     if written == bytes(approval.args):
         return None
-    version = ToolVersion.objects.get(pk=approval.tool_version_id or UUID(int=0))
+    version = ToolVersion.objects.filter(pk=approval.tool_version_id or UUID(int=0)).first()
+    if version is None:
+        raise Refused("args_refused", "The tool of this call is gone, so other arguments cannot be checked.", 422, field="args")
     if found := schemas.compile(dict(version.input_schema)).errors(json.loads(written)):
         raise Refused("args_invalid", f"The arguments do not fit the tool: {'; '.join(found)}.", 422, field="args", errors=found)
     fields = {**approval.sealed, "args_sha256": hashlib.sha256(written).hexdigest()}

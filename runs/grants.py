@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db.models.functions import Now
 from pydantic import Field, model_validator
 
+from approvals import gate
 from approvals.models import Approval
 from tenants import quotas
 from tenants.errors import Refused
@@ -58,6 +59,7 @@ def grant(run: Run, approval: Approval, by: str, add: More | None = None) -> tup
     for name in COUNTS:
         asked.limits[name] += getattr(more, name) or 0
     asked.save(update_fields=["limits"])
+    gate.use_up(approval)
     changed = {name: {"from": before[name], "to": value} for name, value in asked.limits.items() if before[name] != value}
     data = {"approval_id": approval.approval_id, "by": by, "limits": changed}
     return event(Kind.BUDGET_GRANTED, step_id=approval.step, result="ok", data=data)

@@ -54,8 +54,11 @@ def retry(actor: Actor, run_id: UUID) -> Run:
     if _writes_that_may_be_applied(run):
         message = "The outcome of a write of this run is unknown: trying again could make it twice. Settle it first."
         raise Refused("retry_would_repeat_writes", message, 409)
-    tenant, _, now = usable(run.tenant, run.agent_id)
     first = RunInput.objects.get(pk=run.pk)
+    if first.action is not None:
+        message = "A person named the one call of this run. Ask for it again where they did."
+        raise Refused("run_not_retryable", message, 409, state=run.state, of=first.action.get("of"))
+    tenant, _, now = usable(run.tenant, run.agent_id)
     asked = RunInput(
         text=first.text, data=first.data, user=first.user, session=first.session, limits=first.limits,
         metadata={**first.metadata, "retry_of": run.run_id}, traceparent=first.traceparent,

@@ -108,7 +108,7 @@ EVENTS: dict[str, Told] = {
     "approval_requested": Told(
         "people are asked about a call, or (with `limit`) for more of the run's budget",
         "step_id ord tool?",
-        "approval_id digest needed limit?",
+        "approval_id digest needed limit? preview_sha256?",
     ),
     "approval_decided": Told(
         "a person has decided; the reason is kept as a hash here", f"{CALL_OF_TOOL} result", "approval_id by verdict state reason_sha256?"
@@ -127,7 +127,9 @@ EVENTS: dict[str, Told] = {
     "approval_voided": Told("an open approval is not needed or not valid any more", "step_id? ord? tool? result?", "approval_id"),
     "budget_exceeded": Told("a limit has no room for the next call; the run ends", "step_id result", "limit value used by step"),
     "deadline_exceeded": Told("the time of the run is over; the run ends", "result", "limit value"),
-    "fallback_activated": Told("a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type?", "from to reason? limit?"),
+    "fallback_activated": Told(
+        "a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type?", "from to reason? limit?"
+    ),
     "rung_entered": Told(
         "the run takes a rung of its ladder and goes on with less; the same is kept in its record (`rungs`)",
         "step_id result",

@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.shortcuts import redirect
 from django.utils.html import format_html_join
 
 from tenants.by_tenant import SEEN_TENANTS, ByTenant, ReadOnly, tenants_where
@@ -140,17 +141,19 @@ class McpServerPage(ReadOnly):
 
 
 class PermissionForm(Form):
-    """`request` is set by the page on a subclass, one for each request."""
+    """`request` is set by the page on a subclass, one for each request. `reason` is kept in the audit trail."""
 
     request: HttpRequest
+    reason = forms.CharField(max_length=1000, required=False, help_text="Why: kept with the change.")
 
     class Meta:
         model = Permission
-        fields = ("tool", "tenant", "agent", "user_role", "decision", "approvers", "when", "loosen")
+        fields = ("tool", "tenant", "agent", "user_role", "decision", "approvers", "group", "when", "loosen")
         help_texts = {
             "tenant": "Empty: every tenant (platform admins only).",
             "agent": "Empty: every agent.",
             "user_role": "Role of the user that the run acts for. Empty: every user.",
+            "group": "A group of the tenant's approvers that decides what is asked. Empty: everybody with the role.",
             "when": "CEL over args, call, run and now, for example args.priority == 'urgent'. Empty: always.",
             "loosen": "The row replaces the default of the tool's effect and may be weaker than it (admins only).",
         }
@@ -210,8 +213,16 @@ class PermissionPage(ByTenant):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return super().has_delete_permission(request, obj) and self.editable(request, obj)
 
+    def changeform_view(self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None) -> Any:
+        """What only the writer knows, such as whether a group is there, is a sentence above the form: nothing was saved."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except Refused as refused:
+            messages.error(request, refused.message)
+            return redirect(request.get_full_path())
+
     def save_model(self, request: HttpRequest, obj: Permission, form: Any, change: bool) -> None:
-        permissions.save(acting(request, obj.tenant), obj)
+        permissions.save(acting(request, obj.tenant), obj, form.cleaned_data.get("reason", ""))
 
     def delete_model(self, request: HttpRequest, obj: Permission) -> None:
         permissions.delete(acting(request, obj.tenant), obj)

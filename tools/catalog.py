@@ -26,7 +26,7 @@ from .spec import HttpAdapter, McpAdapter, ToolSpec, private_host_port
 def put(actor: Actor | None, name: str, spec: ToolSpec) -> tuple[ToolVersion, bool]:
     """-> (the current version, whether anything changed). Runs of older releases keep the version that they pinned.
 
-    Refuses: platform_admin_needed 403; bad_name, bad_schema, bad_condition, egress_refused 422.
+    Refuses: platform_admin_needed 403; bad_name, bad_schema, bad_condition, bad_compensation, egress_refused 422.
     """
     need_platform_admin(actor)
     spec = at_its_server(spec)
@@ -87,6 +87,10 @@ def check(name: str, spec: ToolSpec) -> None:
         conditions.check(spec.duplicate_when, frozenset({"status", "body"}))
     if isinstance(spec.adapter, HttpAdapter | McpAdapter):
         check_reachable(spec.adapter.url)
+    if spec.preview and isinstance(spec.preview.adapter, HttpAdapter):
+        check_reachable(spec.preview.adapter.url)
+    if spec.compensate and spec.compensate.tool == name:
+        raise Refused("bad_compensation", f"{name} cannot undo itself. Name the tool that undoes it.", key="compensate.tool")
 
 
 def check_lint(name: str, spec: ToolSpec) -> None:
@@ -188,6 +192,7 @@ def definition(version: ToolVersion) -> ToolDefinition:
         labels=frozenset(version.labels),
         duplicate_when=version.duplicate_when or None,
         verify=version.verify,
+        preview=version.preview,
         effect_key=version.effect_key,
         effect_window_s=version.effect_window_s,
         idempotency_window_s=version.idempotency_window_s,

@@ -45,9 +45,17 @@ def check(expression: str, names: frozenset[str] = NAMES) -> None:
 
 
 def holds(expression: str, facts: Mapping[str, Any]) -> bool:
-    """Whether the condition is true for these facts. Raises ConditionError for all else."""
+    """Whether the condition is true for these facts. Raises ConditionError for all else.
+
+    JSON knows one kind of number and CEL two that it does not mix: where whole ones and others meet, all are taken as doubles.
+    """
     program = compiled(expression)
-    value = guarded(lambda: program.execute(context(facts)))
+    try:
+        value = guarded(lambda: program.execute(context(facts)))
+    except ConditionError as error:
+        if not isinstance(error.__cause__, TypeError):
+            raise
+        value = guarded(lambda: program.execute(context(doubles(facts), 0.0)))
     if not isinstance(value, bool):
         raise ConditionError("the condition gives a value that is neither true nor false")
     return value
@@ -77,11 +85,20 @@ def guarded(work: Callable[[], Any]) -> Any:
         raise ConditionError(f"the evaluation failed with {type(error).__name__}") from error
 
 
-def context(facts: Mapping[str, Any]) -> Any:
-    """`run.tools['name'].sum('field')`: the total of a field over this run's applied calls, 0 when none had it."""
+def context(facts: Mapping[str, Any], nothing: float = 0) -> Any:
+    """`run.tools['name'].sum('field')`: the total of a field over this run's applied calls, `nothing` when none had it."""
     values = cel.Context(dict(facts))
-    values.add_function("sum", lambda tool, field: tool["sums"].get(field, 0))
+    values.add_function("sum", lambda tool, field: tool["sums"].get(field, nothing))
     return values
+
+
+def doubles(value: Any) -> Any:
+    """A copy in which every whole number is a double."""
+    if isinstance(value, Mapping):
+        return {key: doubles(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [doubles(part) for part in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def nested(code: str) -> bool:

@@ -120,6 +120,7 @@ class ToolDefinition:
     labels: frozenset[str]
     duplicate_when: str | None = None  # CEL over {status, body}: this refusal means "already applied"
     verify: Mapping[str, Any] | None = None  # how to find out whether a write was applied; see `tools.spec.Verify`
+    preview: Mapping[str, Any] | None = None  # how to find out what a write would change; see `tools.spec.Preview`
     effect_key: str = ""  # template over the arguments; the same key twice in the window is one effect
     effect_window_s: float = 86400
     idempotency_window_s: float = 23 * 3600  # how long the other side remembers a key

@@ -84,6 +84,8 @@ class ToolVersion(models.Model):
     duplicate_when = models.TextField(blank=True, default="")
     credential = models.CharField(max_length=100, blank=True, default="")
     verify = models.JSONField(null=True)
+    preview = models.JSONField(null=True)  # what it would change: see `tools.spec.Preview`
+    compensate = models.JSONField(null=True)  # how it is undone: see `tools.spec.Compensate`
     effect_key = models.CharField(max_length=200, blank=True, default="")
     effect_window_s = models.FloatField(default=86400)
     idempotency_window_s = models.FloatField(default=23 * 3600)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 JSON = dict[str, Any]
+EMPTY = ("", False, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ def between(kind: Literal["permission", "rule"], before: dict[str, JSON], after:
     found = []
     for name in sorted({*before, *after}):
         was, now = before.get(name), after.get(name)
-        fields = tuple(
-            (key, (was or {}).get(key), (now or {}).get(key)) for key in (now or was or {}) if (was or {}).get(key) != (now or {}).get(key)
-        )
+        bare = was is None or now is None  # of a row that is new or gone, what it does not say is nothing to show
+        pairs = [(key, (was or {}).get(key), (now or {}).get(key)) for key in now or was or {}]
+        fields = tuple(each for each in pairs if each[1] != each[2] and not (bare and (each[1] or each[2]) in EMPTY))
         if fields:
             found.append(Difference(kind, name, "changed" if was and now else "added" if now else "removed", fields))
     return found

@@ -128,7 +128,7 @@ def changed(now: Policy, stored: list[Rule], tenant: Tenant, proposal: Proposal)
     rest_rows = tuple(row for row in now.rows if held is None or row.id != held.pk)
     new = PermissionRow(
         proposal.tool, proposal.tenant, proposal.agent, proposal.user_role, proposal.decision, proposal.approvers, proposal.when,
-        proposal.loosen, held.pk if held else "new", proposal.group,
+        proposal.loosen, held.pk if held else "proposed", proposal.group,
     )  # fmt: skip
     return Policy(rest_rows if proposal.remove else (*rest_rows, new), now.rules)
 

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from . import past, policy
+from . import conditions, past, policy
 from .policy import Decision, PermissionRow, RuleRow
 
 JSON = dict[str, Any]
@@ -92,21 +92,53 @@ class Pair:
         return self.was.strictness() != self.now.strictness()
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The rows and rules that are in one of two policies only. Where none of them holds, both decide alike: most calls need no more."""
+
+    rows: frozenset[PermissionRow]
+    rules: frozenset[RuleRow]
+
+    @classmethod
+    def between(cls, was: Policy, now: Policy) -> "Change":
+        return cls(frozenset(was.rows) ^ frozenset(now.rows), frozenset(was.rules) ^ frozenset(now.rules))
+
+    def touches(self, seen: policy.Facts) -> bool:
+        visible = policy.visible(seen)
+        here = [row.when for row in self.rows if policy.in_place(row, seen.tool, visible["run"])]
+        here += [rule.when for rule in self.rules if rule.on == "call"]
+        return any(may_hold(when, visible) for when in here)
+
+
+def may_hold(when: str, visible: JSON) -> bool:
+    """What cannot be evaluated decides too: it denies."""
+    try:
+        return not when or conditions.holds(when, visible)
+    except conditions.ConditionError:
+        return True
+
+
 Policies = Mapping[str, tuple[Policy, Policy]]  # tenant -> (as it is, as proposed)
 Concerned = Callable[[PastRun, PastCall], bool]
 
 
-def replay(runs: Iterable[PastRun], written: Iterable[Written], policies: Policies, concerned: Concerned) -> Iterator[Pair | None]:
-    """One answer for each call, newest run first; None: the proposal cannot concern it."""
+def replay(
+    runs: Iterable[PastRun], written: Iterable[Written], policies: Policies, concerned: Concerned, *, every: bool = False
+) -> Iterator[Pair | None]:
+    """One answer for each call, newest run first; None: the proposal makes no difference to it. `every`: decided all the same."""
     told = sorted(runs, key=lambda run: run.id.int, reverse=True)
     asks = any(each.asks_about_day() for pair in policies.values() for each in pair)
     days = days_of(told, written) if asks else {}
+    changes = {tenant: Change.between(*pair) for tenant, pair in policies.items()}
     for run in told:
         for call in reversed(run.calls):
             if not concerned(run, call):
                 yield None
                 continue
             seen = facts(run, call, days.get((run.id, call.step, call.ord), {}))
+            if not every and not changes[run.tenant].touches(seen):
+                yield None
+                continue
             was, now = (decided(run, call, seen, each) for each in policies[run.tenant])
             yield Pair(run, call, was, now)
 

@@ -9,18 +9,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tenants.errors import Refused
-
 from . import conditions, places
 from .addresses import is_public, reached
 from .canonical import dumps
 from .definitions import Effect, RetryPolicy
 
-NOT_BUILT = ("preview", "compensate")
 PLACES = re.compile(r"\{(\w+)\}")
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ServerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+Word = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,40}$")]
 
 
 class Strict(BaseModel):
@@ -88,8 +86,48 @@ class Verify(Strict):
         return self
 
 
+class Preview(Strict):
+    """What a write would change, for whoever is asked about it: a read, made when they are asked and again before it is sent.
+
+    `args`: name -> CEL over `args` (of the write). `before`: what the decision rests on, `after`: what each of it becomes (it stays
+    where nothing is said); both label -> CEL over `result` and `args`.
+    """
+
+    adapter: Annotated[HttpAdapter | PythonAdapter, Field(discriminator="kind")]
+    args: dict[str, Annotated[str, Field(max_length=2000)]] = {}
+    before: Annotated[dict[Word, Annotated[str, Field(min_length=1, max_length=2000)]], Field(min_length=1, max_length=20)]
+    after: dict[Word, Annotated[str, Field(min_length=1, max_length=2000)]] = {}
+    timeout_s: Annotated[float, Field(gt=0, le=5)] = 3  # the run waits for it, and so do the people
+
+    @model_validator(mode="after")
+    def can_be_evaluated(self) -> "Preview":
+        for expression in self.args.values():
+            conditions.check(expression, frozenset({"args"}))
+        for expression in (*self.before.values(), *self.after.values()):
+            conditions.check(expression, frozenset({"result", "args"}))
+        if unknown := sorted(set(self.after) - set(self.before)):
+            raise ValueError(f"after: {', '.join(unknown)} is not among before")
+        return self
+
+
+class Compensate(Strict):
+    """How a write is undone: by a call of another registered tool, under that tool's own permissions, within so long of the write.
+
+    `args`: name -> CEL over `args`, `result` and `idem_key` of the write.
+    """
+
+    tool: Annotated[str, Field(min_length=1, max_length=64)]
+    args: dict[str, Annotated[str, Field(max_length=2000)]] = {}
+    within_s: Annotated[float, Field(gt=0, le=90 * 86400)] = 86400
+
+    @model_validator(mode="after")
+    def can_be_evaluated(self) -> "Compensate":
+        for expression in self.args.values():
+            conditions.check(expression, frozenset({"args", "result", "idem_key"}))
+        return self
+
+
 class ToolSpec(Strict):
-    """Raises Refused("not_supported") for a known key whose enforcement is not built."""
 
     adapter: Annotated[HttpAdapter | PythonAdapter | McpAdapter, Field(discriminator="kind")]
     description: Annotated[str, Field(min_length=1, max_length=4000)]
@@ -103,22 +141,14 @@ class ToolSpec(Strict):
     duplicate_when: Annotated[str, Field(max_length=2000)] = ""
     credential: Annotated[str, Field(max_length=100)] = ""
     verify: Verify | None = None
+    preview: Preview | None = None
+    compensate: Compensate | None = None
     # the same effect twice in the window is answered `already_applied`: names of arguments in braces, as in `ticket:{account_id}`
     effect_key: Annotated[str, Field(max_length=200)] = ""
     effect_window_s: Annotated[float, Field(gt=0, le=90 * 86400)] = 86400
     # how long the other side remembers an idempotency key; after that a resend would be a second effect
     idempotency_window_s: Annotated[float, Field(gt=0, le=90 * 86400)] = 23 * 3600
     tenants: tuple[Slug, ...] = ()  # who sees it; empty: every tenant
-
-    @model_validator(mode="before")
-    @classmethod
-    def refuse_what_is_not_built(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        for key in NOT_BUILT:
-            if value.get(key):
-                raise not_supported(key)
-        return {key: part for key, part in value.items() if key not in NOT_BUILT}
 
     @model_validator(mode="after")
     def effect_key_names_arguments(self) -> "ToolSpec":
@@ -128,6 +158,14 @@ class ToolSpec(Strict):
             raise ValueError(f"effect_key: no argument is called {', '.join(missing)}")
         if self.effect_key and self.effect is Effect.READ:
             raise ValueError("effect_key: a read has no effect")
+        return self
+
+    @model_validator(mode="after")
+    def changes_what_can_be_shown_and_undone(self) -> "ToolSpec":
+        if self.preview and self.effect is Effect.READ:
+            raise ValueError("preview: a read changes nothing")
+        if self.compensate and self.effect is not Effect.WRITE:
+            raise ValueError(f"compensate: {'a read has no effect' if self.effect is Effect.READ else 'what is irreversible has no undo'}")
         return self
 
     @model_validator(mode="after")
@@ -150,11 +188,9 @@ class ToolSpec(Strict):
         return values | {"labels": sorted(set(self.labels))}
 
     def sha256(self, name: str) -> str:
-        return sha256(dumps({"name": name, **self.stored()})).hexdigest()
-
-
-def not_supported(key: str) -> Refused:
-    return Refused("not_supported", f"{key} is known but not supported yet. Leave it out.", key=key)
+        """A tool without preview and compensate is the tool that it was before there were any."""
+        fields = {key: part for key, part in self.stored().items() if part is not None or key not in ("preview", "compensate")}
+        return sha256(dumps({"name": name, **fields})).hexdigest()
 
 
 def destination(url: str) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """Approvals over HTTP: the inbox, one request, and a person's decision."""
 
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, ConfigDict
@@ -9,13 +9,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from approvals.models import Approval
-from console import records
+from console import records, step_up
 from runs import signoff
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 
 from . import paging
+from .identity import ConsoleSession
 from .schemas import APPROVAL, DECISION, answers, listed
 
 
@@ -31,7 +32,9 @@ class Decision(BaseModel):
 
 
 def visible(actor: Actor) -> "QuerySet[Approval]":
-    rows = Approval.objects.prefetch_related("decisions__user", "decisions__for_user")
+    newer = Approval.objects.filter(run_id=OuterRef("run_id"), replaces=OuterRef("pk")).order_by("id").values("id")[:1]
+    rows = Approval.objects.select_related("edited_by", "grant__created_by").annotate(replaced_by=Subquery(newer))
+    rows = rows.prefetch_related("decisions__user", "decisions__for_user")
     return rows if actor.platform_admin else rows.filter(tenant=actor.tenant)
 
 
@@ -83,6 +86,8 @@ class Decide(APIView):
             raise Refused("validation", "The body must be a JSON object.", 422)
         said = Decision.model_validate(request.data)
         approval = find(actor, approval_id)
+        if said.verdict == "approve" and isinstance(request.successful_authenticator, ConsoleSession):
+            step_up.need(request.session, approval)
         decided = signoff.decide(
             actor, approval.id, verdict=said.verdict, digest=said.digest, reason=said.reason, args=said.args,
             break_glass=said.break_glass, surface="api",

@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console import records, role_costs
+from console import records, role_costs, undoing
 from runs import grants, intake, lifecycle, signoff
 from runs.models import Call, Event, Run
 from runs.states import Outcome, RunState
@@ -125,7 +125,7 @@ class Steps(APIView):
     def get(self, request: Request, run_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         actor.need("runs:read")
-        return Response({"items": records.step_records(find(actor, run_id)), "next_cursor": None})
+        return Response({"items": undoing.step_records(find(actor, run_id)), "next_cursor": None})
 
 
 class Events(APIView):

@@ -103,8 +103,9 @@ IMPACT = record(
 SWITCH_WITH_IMPACT = SWITCH | {"properties": SWITCH["properties"] | {"impact": IMPACT, "since_on": COUNTED}}
 APPROVAL = record(
     "approval_id kind run_id agent effect args_text digest risk why state created_at expires_at", "void_reason call_id tool",
-    "step_id needed reminders", "args asked", evidence=LIST, decisions=LIST, groups=TEXTS, group=TEXT_OR_NULL, grant=TEXT_OR_NULL,
-    escalated_at=TEXT_OR_NULL,
+    "step_id needed reminders", "args asked sealed proposed preview", evidence=LIST, decisions=LIST, groups=TEXTS,
+    group=TEXT_OR_NULL, grant=TEXT_OR_NULL,
+    escalated_at=TEXT_OR_NULL, edited_by=TEXT_OR_NULL, replaces=TEXT_OR_NULL, replaced_by=TEXT_OR_NULL,
 )  # fmt: skip
 RULE = record("name on decision when updated_at", "tenant", "approvers", flags="enabled changed")
 PERMISSION = record("tool agent user_role group decision when updated_at", "tenant", "id approvers", flags="loosen changed")
@@ -118,6 +119,14 @@ BACKTEST = record("backtest_id state started_by at", "tenant note", "days done t
 DRAFT = record("draft_id run_id call_id tool effect args_text why created_at", wholes="step_id", objects="args decided")
 REASON = {
     "application/json": {"type": "object", "additionalProperties": False, "properties": {"reason": {"type": "string", "maxLength": 2000}}}
+}
+UNDO = {
+    "application/json": {
+        "type": "object",
+        "required": ["reason"],
+        "additionalProperties": False,
+        "properties": {"reason": {"type": "string", "minLength": 1, "maxLength": 2000}},
+    }
 }
 DECISION = {
     "application/json": {

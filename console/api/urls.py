@@ -19,6 +19,7 @@ from . import (
     registry,
     runs,
     switches,
+    undo,
     unknowns,
 )
 
@@ -31,6 +32,7 @@ urlpatterns = [
     path("runs/<str:run_id>/retry", runs.Retry.as_view()),
     path("runs/<str:run_id>/deliveries", deliveries.Deliveries.as_view()),
     path("runs/<str:run_id>/extend", runs.Extend.as_view()),
+    path("runs/<str:run_id>/steps/<str:step>/calls/<str:ord>/undo", undo.UndoCall.as_view()),
     path("runs/<str:run_id>/<str:verb>", runs.NotBuilt.as_view()),
     path("deliveries/<str:delivery_id>/redeliver", deliveries.Redeliver.as_view()),
     path("drafts", drafts.Drafts.as_view()),

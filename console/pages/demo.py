@@ -38,6 +38,7 @@ TARGETS = {
     "fetch_account": "fetch_account",
     "list_charges": "list_charges",
     "create_ticket": "create_ticket",
+    "close_ticket": "close_ticket",
     "issue_refund": "issue_refund",
     "send_email": "send_email",
     "delete_account": "delete_account",

@@ -23,7 +23,7 @@ from console.templatetags.signalbox import duration, micros
 from runs.models import Agent, Run
 from tenants.actors import Actor
 
-from .approvals import headline, lines
+from .approval_list import headline, lines
 from .run_facts import title_of
 from .runs import curl
 from .session import signed_in

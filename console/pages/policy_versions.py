@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods
 
+from console.policy_words import plain
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import Tenant
@@ -94,5 +95,7 @@ def compared(request: HttpRequest, scope: Tenant | None, chosen: str) -> JSON:
     if earlier is None and number:
         raise NotFound("policy version")
     changes = diff(earlier.document if earlier else NOTHING, later.document)
-    shown = [{"change": each, "icon": WORDS[each.action][0], "word": WORDS[each.action][1]} for each in changes]
+    shown = [
+        {"change": each, "fields": plain(each.fields), "icon": WORDS[each.action][0], "word": WORDS[each.action][1]} for each in changes
+    ]
     return {"later": later, "earlier": number, "changes": shown, "counted": counts(changes)}

@@ -30,7 +30,7 @@ class PolicyForm(forms.Form):
 
     approvers = forms.IntegerField(min_value=1, max_value=9, initial=1, help_text="People who must agree, when it asks.",
                                    widget=forms.NumberInput(INPUT))  # fmt: skip
-    days = forms.TypedChoiceField(label="Hold it against", choices=DAYS, coerce=int, initial=7, widget=forms.Select(INPUT))
+    days = forms.TypedChoiceField(label="Back-test over", choices=DAYS, coerce=int, initial=7, widget=forms.Select(INPUT))
 
 
 def shown_before(request: HttpRequest, proposal: Proposal) -> bool:

@@ -1,7 +1,7 @@
 """One run as a page: what it was asked, what blocks it, what it spent, what it did and what came of it.
 
 `?sel=9.2&tab=raw` selects a step or call, `?part=` answers one region for live data (PARTS) or a whole payload as plain text,
-`?ask=cancel` shows the question without JavaScript. POST `act` cancel, retry, carry_out, dismiss or redeliver.
+`?ask=cancel` shows the question without JavaScript. POST `act` cancel, retry, carry_out, dismiss, undo or redeliver.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from runs.states import TERMINAL, RunState
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
-from . import run_callbacks, run_detail, run_facts, run_limits
+from . import run_callbacks, run_detail, run_facts, run_limits, run_undo
 from .session import signed_in
 
 MOST = 1_000_000
 CHUNK = 200  # rows of the waterfall, and events of the tail, in one go
-PARTS = ("head", "answer", "drafts", "timeline", "rows", "tail", "inspector", "roles", "callbacks", "payload")
+PARTS = ("head", "answer", "drafts", "undo", "timeline", "rows", "tail", "inspector", "roles", "callbacks", "payload")
 Context = dict[str, Any]
 
 
@@ -61,6 +61,8 @@ def act(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         return redirect("run", again.run_id)
     if request.POST.get("act") in ("carry_out", "dismiss"):
         return decide_draft(request, actor, run)
+    if request.POST.get("act") == "undo":
+        return run_undo.start(request, actor, run)
     if request.POST.get("act") == "redeliver":
         sent = deliveries.redeliver(actor, request.POST.get("delivery", ""))
         messages.success(request, f"{sent.event} is being sent again.")
@@ -103,6 +105,7 @@ def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         | head(request, actor, run)
         | answer(request, actor, run)
         | drafts(request, actor, run)
+        | undos(request, actor, run)
         | roles(request, actor, run)
         | tail_of(request, events)
         | asked(run)
@@ -113,6 +116,7 @@ def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
     context["detail"] = run_detail.detail(run, context["selected"], request.GET.get("tab", ""))
     context["ask"] = request.GET.get("ask") if request.GET.get("ask") in ("cancel", "retry") else ""
     context["ask_draft"] = draft_asked(request, context)
+    context["ask_undo"] = run_undo.asked(request, context)
     return render(request, "pages/run.html", context)
 
 
@@ -134,7 +138,7 @@ def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
         "gauges": run_limits.gauges(run, now),
         "took": (run.ended_at or now) - run.created_at,
         "may_cancel": writes and not over and not run.cancel_requested,
-        "may_retry": writes and over and run.state != RunState.SUCCEEDED,
+        "may_retry": writes and over and run.state != RunState.SUCCEEDED and run.asked.action is None,
     }
 
 
@@ -144,6 +148,10 @@ def answer(request: HttpRequest, actor: Actor, run: Run) -> Context:
 
 def drafts(request: HttpRequest, actor: Actor, run: Run) -> Context:
     return run_limits.drafts(run, actor)
+
+
+def undos(request: HttpRequest, actor: Actor, run: Run) -> Context:
+    return run_undo.shown(run, actor)
 
 
 def roles(request: HttpRequest, actor: Actor, run: Run) -> Context:
@@ -260,6 +268,7 @@ BUILDERS = {
     "head": head,
     "answer": answer,
     "drafts": drafts,
+    "undo": undos,
     "roles": roles,
     "timeline": timeline,
     "rows": more_rows,

@@ -14,10 +14,9 @@ from approvals.models import Approval
 from console import records
 from console.captions import verdict_words
 from runs.drafts import DRAFTED
-from runs.engine.critic import verdict_of
-from runs.engine.flight import Turn
 from runs.inference import tiers
 from runs.models import Call, Run, Step
+from runs.verdicts import verdict_of
 from tenants.ids import encode
 
 from .run_facts import SHOWN, Payload, indented, json_payload, text_payload
@@ -58,7 +57,7 @@ class Detail:
         """The verdict of a critique and its reasons, as the engine reads them."""
         if self.step is None or self.step.role != tiers.CRITIQUE:
             return None
-        verdict, reasons = verdict_of(Turn(self.call.step, tiers.CRITIQUE, "", reply=self.call.result))
+        verdict, reasons = verdict_of(self.call.result)
         return {"verdict": verdict, "title": verdict_words(verdict), "reasons": reasons}
 
     @property

@@ -143,7 +143,8 @@ def callouts(run: Run, actor: Actor) -> list[Callout]:
         return [failure(run), *unknown_writes(run)]
     if run.state == RunState.NEEDS_RECONCILIATION:
         return unknown_writes(run) or [waiting(run)]
-    if run.state == RunState.PAUSED and (switch := Switch.objects.select_related("tenant", "by").filter(pk=run.paused_by).first()):
+    paused = run.paused_by if run.state == RunState.PAUSED else None
+    if paused and (switch := Switch.objects.select_related("tenant", "by").filter(pk=paused).first()):
         return [held(switch), *unknown_writes(run)]
     if run.state in (RunState.WAITING_BUDGET, RunState.WAITING_TIMER, RunState.QUARANTINED, RunState.PAUSED):
         return [asking_for_more(run, actor) or waiting(run)]

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -24,6 +24,7 @@ from django.views.decorators.http import require_safe
 from console import status
 from console.api import paging
 from console.api import runs as api
+from console.api.registry import seen_by
 from console.live.hub import now_us
 from runs.models import Agent, Release, Run
 from runs.states import TERMINAL, RunState
@@ -98,7 +99,7 @@ def page(request: HttpRequest) -> HttpResponse:
     alone = request.GET.get("part") == "list"
     if not (alone and listing.rows):
         agents = agents_of(actor)
-        context |= {"chips": chips(query, agents), "curl": curl(agents[0] if agents else "support-triage")}
+        context |= {"chips": chips(actor, query, agents), "curl": curl(agents[0] if agents else "support-triage")}
     if alone:
         return render(request, "pages/runs/_list.html", context)
     return render(request, "pages/runs.html", context, status=400 if listing.refused else 200)
@@ -205,16 +206,14 @@ def address(query: dict[str, str], **more: str) -> str:
 
 
 def agents_of(actor: Actor) -> list[str]:
-    seen = Agent.objects.order_by("name")
-    if not actor.platform_admin:
-        seen = seen.filter(Q(tenants=[]) | Q(tenants__contains=[actor.tenant.slug]))
+    seen = Agent.objects.filter(seen_by(actor)).order_by("name")
     return list(seen.values_list("name", flat=True))
 
 
-def chips(query: dict[str, str], agents: list[str]) -> list[Chip]:
+def chips(actor: Actor, query: dict[str, str], agents: list[str]) -> list[Chip]:
     releases = Release.objects.filter(agent__in=[query["agent"]] if query.get("agent") in agents else agents)
     newest = list(releases.order_by("-id").only("id", "agent_id", "number")[:CHOICES])
-    tools = Tool.objects.order_by("name").values_list("name", flat=True)[:CHOICES]
+    tools = Tool.objects.filter(seen_by(actor)).order_by("name").values_list("name", flat=True)[:CHOICES]
     return [
         chip(query, "state", STATES),
         chip(query, "agent", {name: name for name in agents[:CHOICES]}),

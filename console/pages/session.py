@@ -13,6 +13,7 @@ from django.shortcuts import render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.http import require_POST
 
+from console import step_up
 from console.api.identity import SESSION_TENANT, actor_for
 from console.pages.shell import LOCAL, SESSION_ZONE, UTC
 from tenants.actors import Actor
@@ -87,6 +88,11 @@ class SignIn(LoginView):
     template_name = "pages/sign_in.html"
     authentication_form = SignInForm
     redirect_authenticated_user = True
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        answer = super().form_valid(form)
+        step_up.note(self.request.session)
+        return answer
 
     def form_invalid(self, form: Any) -> HttpResponse:
         return self.render_to_response(self.get_context_data(form=form), status=422)

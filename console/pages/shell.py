@@ -55,7 +55,11 @@ OPERATE = (
     Item("Kill switches", "switches", "power-off", "switches", "on", "bad"),
 )
 ADMIN = Item("Admin", "admin:index", "shield")
-GOVERN = (Item("API docs", "api-docs", "book-open"),)
+GOVERN = (
+    Item("Standing grants", "grants", "list-checks"),
+    Item("Channels", "channels", "bell"),
+    Item("API docs", "api-docs", "book-open"),
+)
 DEMO = (Item("Demo", "demo", "flask-conical"),)
 
 

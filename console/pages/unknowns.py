@@ -29,7 +29,7 @@ from tenants.models import Member
 from tenants.roles import NEEDS, ORDER
 from tools.definitions import ErrorClass
 
-from .approvals import briefly, call_headline
+from .approval_list import briefly, call_headline
 from .session import signed_in
 
 Context = dict[str, Any]

@@ -57,12 +57,13 @@ def page(request: HttpRequest, name: str) -> HttpResponse:
 
 def blank(actor: Actor, tool: Tool, agent: str, slug: str) -> JSON:
     """The form with the arguments of a recent call in them, or of an example."""
-    agents = [each.name for each in Agent.objects.filter(seen_by(actor)).order_by("name")]
+    found = Agent.objects.filter(seen_by(actor)).order_by("name").values_list("name", "live__tools")
+    agents, listing = [name for name, _ in found], [name for name, tools in found if tool.name in (tools or {})]
     args, source = sample_args(actor, tool)
     return {
         "action": reverse("what-if", args=[tool.name]),
         "agents": agents,
-        "agent": agent or next(iter(listing(actor, tool)), agents[0] if agents else ""),
+        "agent": agent or next(iter([*listing, *agents]), ""),
         "tenants": list(Tenant.objects.order_by("slug").values_list("slug", flat=True)) if actor.platform_admin else [],
         "tenant": slug,
         "args": json.dumps(args, indent=2, ensure_ascii=False),
@@ -73,12 +74,6 @@ def blank(actor: Actor, tool: Tool, agent: str, slug: str) -> JSON:
         "day": "",
         "mode": "normal",
     }
-
-
-def listing(actor: Actor, tool: Tool) -> list[str]:
-    """Agents whose live release lists the tool."""
-    found = Agent.objects.filter(seen_by(actor), live__tools__has_key=tool.name)
-    return list(found.order_by("name").values_list("name", flat=True))
 
 
 def sample_args(actor: Actor, tool: Tool) -> tuple[Any, str]:

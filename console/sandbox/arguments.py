@@ -52,6 +52,7 @@ FIELDS: dict[str, dict[str, Check]] = {
     "fetch_account": {"account_id": _ACCOUNT},
     "list_charges": {"account_id": _ACCOUNT},
     "create_ticket": {"account_id": _ACCOUNT, "priority": _one_of("low", "normal", "urgent"), "summary": _text(280)},
+    "close_ticket": {"ticket_id": _text(12, r"tkt_[0-9a-f]{8}")},
     "issue_refund": {
         "account_id": _ACCOUNT,
         "charge_id": _text(15, r"ch_[0-9a-z]{6,12}"),

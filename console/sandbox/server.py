@@ -21,6 +21,7 @@ DESK_PATHS = {
     "/desk/accounts/fetch": "fetch_account",
     "/desk/charges/list": "list_charges",
     "/desk/tickets": "create_ticket",
+    "/desk/tickets/close": "close_ticket",
     "/desk/refunds": "issue_refund",
     "/desk/emails": "send_email",
     "/desk/accounts/delete": "delete_account",

@@ -19,7 +19,7 @@ from console.sandbox.accounts import build_accounts, build_charges
 from console.sandbox.arguments import find_error
 
 READS = ("search_docs", "fetch_account", "list_charges", "lookup")
-WRITES = ("create_ticket", "issue_refund", "send_email", "delete_account")
+WRITES = ("create_ticket", "close_ticket", "issue_refund", "send_email", "delete_account")
 #: Mail leaves once for every request, whatever the key says: a second send is a second mail and shows in the ledger.
 UNKEYED = frozenset({"send_email"})
 _RECEIVED_KEPT = 50_000
@@ -57,6 +57,7 @@ class World:
             "list_charges": self._list_charges,
             "lookup": self._lookup,
             "create_ticket": self._create_ticket,
+            "close_ticket": self._close_ticket,
             "issue_refund": self._issue_refund,
             "send_email": self._send_email,
             "delete_account": self._delete_account,
@@ -67,6 +68,7 @@ class World:
         """Back to the built-in data, with an empty ledger."""
         self.accounts = build_accounts()
         self.charges = build_charges()
+        self.tickets: dict[str, str] = {}  # id -> open or closed
         self.effects: list[Effect] = []
         self.received: deque[dict[str, Any]] = deque(maxlen=_RECEIVED_KEPT)
         self._answers: dict[str, tuple[Effect, dict[str, Any]]] = {}
@@ -122,7 +124,16 @@ class World:
 
     def _create_ticket(self, args: dict[str, Any], mark: str) -> dict[str, Any]:
         self._account(args["account_id"])
+        self.tickets[f"tkt_{mark}"] = "open"
         return {"ticket_id": f"tkt_{mark}", "priority": args["priority"], "status": "open"}
+
+    def _close_ticket(self, args: dict[str, Any], mark: str) -> dict[str, Any]:
+        if args["ticket_id"] not in self.tickets:
+            raise Refusal(404, f"there is no ticket {args['ticket_id']}")
+        if self.tickets[args["ticket_id"]] == "closed":
+            raise Refusal(409, f"{args['ticket_id']} is closed already")
+        self.tickets[args["ticket_id"]] = "closed"
+        return {"ticket_id": args["ticket_id"], "status": "closed"}
 
     def _issue_refund(self, args: dict[str, Any], mark: str) -> dict[str, Any]:
         self._account(args["account_id"])

@@ -3,6 +3,7 @@
 It runs in the engine's ORM threads, locks the run first, and counts as the next journal entry of the run.
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -20,11 +21,11 @@ from runs.history import append
 from runs.models import Call, Run
 from runs.states import CallState, RunState
 from tenants.ids import encode
-from tools import conditions
+from tools import canonical, conditions
 from tools.definitions import Effect, ToolDefinition
 
-from . import rulings
-from .flight import Flight, Intent, ToolCall, Turn
+from . import previews, rulings
+from .flight import JSON, Flight, Intent, ToolCall, Turn
 from .lease import Stale
 from .services import Services
 
@@ -39,6 +40,7 @@ class Ask:
     why: str
     needed: int
     group: str = ""
+    preview: JSON | None = None  # what its tool says it would change
 
 
 def seal(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition) -> Sealed:
@@ -67,11 +69,13 @@ async def ask(f: Flight, e: Services, turn: Turn) -> bool:
     if f.pending.events or f.pending.changed:
         await f.commit(Intent())
     asks = []
-    for call in (c for c in turn.calls if c.state == CallState.WAITING_APPROVAL and c.result is None):
+    waiting = [c for c in turn.calls if c.state == CallState.WAITING_APPROVAL and c.result is None]
+    seen = await asyncio.gather(*(previews.look(f, e, turn, call, f.release.tools[call.name]) for call in waiting))
+    for call, preview in zip(waiting, seen, strict=True):
         definition = f.release.tools[call.name]
         decision = call.decision or {}
         said = decision.get("why", ""), decision.get("approvers") or 1, decision.get("group", "")
-        asks.append(Ask(call, definition, seal(f, turn, call, definition), *said))
+        asks.append(Ask(call, definition, seal(f, turn, call, definition), *said, preview))
     evidence = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls if c.state == CallState.DONE]
     fp("before_ask")
     opened: Opened = await e.orm(open_requests, f.id, f.fence, f.entry, turn.step, f.release.agent, asks, evidence, expiry_s(f))
@@ -130,10 +134,11 @@ def open_requests(
             tool_version_id=a.definition.version_id, effect=a.definition.effect.value, args=a.call.args or b"{}",
             digest=digest(a.sealed), sealed=a.sealed, risk="high" if a.definition.effect is Effect.IRREVERSIBLE else "normal",
             why=a.why, evidence=evidence, starter_id=run.starter_id, needed=a.needed, expires_s=expires_s,
-            group=a.group,
+            group=a.group, preview=a.preview,
         )  # fmt: skip
         data = {"approval_id": encode("apr", approval.id), "digest": approval.digest, "needed": a.needed}
         data |= {"group": a.group} if a.group else {}
+        data |= {"preview_sha256": rulings.digest_of(canonical.dumps(a.preview))} if a.preview else {}
         told.append(event(Kind.APPROVAL_REQUESTED, step_id=step, ord=a.call.ord, tool=a.call.name, data=data))
         if by_grant(approval):
             told.append(event(Kind.APPROVAL_DECIDED, step_id=step, ord=a.call.ord, tool=a.call.name, result="ok", data=told_of(approval)))

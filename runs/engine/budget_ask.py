@@ -24,9 +24,9 @@ async def ask(f: Flight, e: Services, entry: JSON) -> bool:
     """Ask for more of the limit that the run met, and let go of it. False: it was cancelled."""
     if f.pending.events or f.pending.changed:
         await f.commit(Intent())
-    f.asking = None
+    f.asking, question = None, question_of(f, entry)
     plan = [{"step": t.step, "ord": c.ord, "tool": c.name} for t in f.turns for c in t.calls]
-    if not await e.orm(open_request, f.id, f.fence, f.entry, f.release.agent, question_of(f, entry), plan, asking.expiry_s(f)):
+    if not await e.orm(open_request, f.id, f.fence, f.entry, f.release.agent, question, [*f.rungs, entry], plan, asking.expiry_s(f)):
         f.cancel = True
         return False
     f.entry += 1
@@ -44,8 +44,10 @@ def question_of(f: Flight, entry: JSON) -> JSON:
 
 
 @transaction.atomic
-def open_request(run_id: UUID, fence: int, entry: int, agent: str, question: JSON, plan: list[JSON], expires_s: float) -> bool:
-    """False, and nothing is written: a cancel was asked for. Raises Stale."""
+def open_request(
+    run_id: UUID, fence: int, entry: int, agent: str, question: JSON, rungs: list[JSON], plan: list[JSON], expires_s: float
+) -> bool:
+    """Take the rung (the last of `rungs`) and ask. False, and nothing is written: a cancel was asked for. Raises Stale."""
     run = asking.held(run_id, fence, entry)
     if run.cancel_requested:
         return False
@@ -64,11 +66,12 @@ def open_request(run_id: UUID, fence: int, entry: int, agent: str, question: JSO
     append(
         run,
         [
+            event(Kind.RUNG_ENTERED, step_id=question["step"], result="degraded", data=rungs[-1]),
             event(Kind.APPROVAL_REQUESTED, step_id=question["step"], ord=0, data=data),
             event(Kind.RUN_PARKED, step_id=question["step"], data={"state": RunState.WAITING_BUDGET, "reason": "budget"}),
         ],
     )
     Run.objects.filter(id=run.id).update(
-        entry=entry + 1, state=RunState.WAITING_BUDGET, owner=None, hold_until=None, seq=run.seq, waiting_since=Now()
+        entry=entry + 1, state=RunState.WAITING_BUDGET, owner=None, hold_until=None, seq=run.seq, waiting_since=Now(), rungs=rungs
     )
     return True

@@ -11,6 +11,7 @@ from runs.events import Kind
 from runs.inference import tiers
 from runs.ladder import Trigger
 from runs.states import CallState
+from runs.verdicts import verdict_of
 
 from . import ladder
 from .flight import JSON, Flight, ToolCall, Turn
@@ -21,7 +22,6 @@ INSTRUCTIONS = (
     "Fail what contradicts the results given, what was not asked for, and a change that nobody needs. "
     'Reply with one JSON object and nothing else: {"verdict": "pass" or "fail", "reasons": ["..."]}'
 )
-REASONS_MAX = 5
 
 
 def wanted(f: Flight, turn: Turn, what: str, holds: tiers.Holds) -> bool:
@@ -53,22 +53,6 @@ def messages(f: Flight, turn: Turn) -> list[JSON]:
     return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": json.dumps(material, ensure_ascii=False)}]
 
 
-def verdict_of(turn: Turn) -> tuple[str, list[str]]:
-    """-> (`pass`, `fail`, `unreadable` or `unavailable`, reasons)."""
-    if turn.reply is None:
-        return "unavailable", []
-    text = turn.reply["text"]
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text, max(text.find("{"), 0))
-    except (ValueError, RecursionError):
-        return "unreadable", []
-    said = value.get("verdict") if isinstance(value, dict) else None
-    if said not in ("pass", "fail"):
-        return "unreadable", []
-    reasons = value.get("reasons")
-    return said, [str(r)[:300] for r in reasons[:REASONS_MAX]] if isinstance(reasons, list) else []
-
-
 def on(f: Flight, step: int) -> Turn | None:
     return next((t for t in f.turns if t.role == tiers.CRITIQUE and t.of == step and t.settled), None)
 
@@ -78,13 +62,13 @@ def objection(f: Flight, turn: Turn, call: ToolCall) -> str:
     check = on(f, turn.step)
     if check is None or not is_write(f, call) or f.stance.ask_writes or f.stance.mode == "draft":
         return ""
-    verdict, reasons = verdict_of(check)
+    verdict, reasons = verdict_of(check.reply)
     return "" if verdict == "pass" else f"Not sent: a check of this change said {verdict}. " + " ".join(reasons)
 
 
 async def judge(f: Flight, e: Services, turn: Turn) -> None:
     """After the critique's turn: its verdict is an event, and the ladder may act on it."""
-    verdict, reasons = verdict_of(turn)
+    verdict, reasons = verdict_of(turn.reply)
     checked = next(t for t in f.turns if t.step == turn.of)
     facts: JSON = {"of": turn.of, "checks": "writes" if checked.calls else "answer", "verdict": verdict, "reasons": len(reasons)}
     passed = verdict == "pass"

@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -78,6 +78,19 @@ def load_release(release_id: UUID) -> ReleaseView:
         tuple(ToolOffer(t.name, t.description, dict(t.input_schema)) for name in spec.tools if (t := tools.get(name))),
         {name: schemas.compile(dict(t.input_schema)) for name, t in tools.items()},
         {v.tool_id: v.credential for v in versions.values() if v.credential},
+    )
+
+
+def with_tool(view: ReleaseView, version_id: UUID) -> ReleaseView:
+    """The release and one more tool, which undoes what the release did: for the one call of such a run, offered to no model."""
+    version = ToolVersion.objects.select_related("tool").get(id=version_id)
+    added = catalog.definition(version)
+    credentials = {name: held for name, held in view.credentials.items() if name != added.name}
+    return replace(
+        view,
+        tools={**view.tools, added.name: added},
+        validators={**view.validators, added.name: schemas.compile(dict(added.input_schema))},
+        credentials=credentials | ({added.name: version.credential} if version.credential else {}),
     )
 
 

@@ -223,7 +223,7 @@ async def let_go(
 
 async def end(f: Flight, e: Services, ending: Ending) -> None:
     """The terminal entry: outcome, which limit, the last error, and the calls given up."""
-    step = f.turn.step if f.turn else 0
+    step = ending.answer_step or (f.turn.step if f.turn else 0)
     if ending.state == RunState.QUARANTINED:
         return await let_go(f, RunState.QUARANTINED, "takeovers")
     intent = Intent(state=ending.state, changed=f.abandoned())

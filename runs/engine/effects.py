@@ -6,6 +6,7 @@ from uuid import UUID
 
 from runs.models import Call, RunInput
 from runs.states import CallState
+from runs.undo import undone
 from tenants.ids import encode
 from tools.definitions import ToolDefinition
 from tools.spec import PLACES
@@ -24,13 +25,14 @@ def effect_key(definition: ToolDefinition, args: JSON) -> str:
 
 
 def recorded_writes(run_id: UUID) -> dict[tuple[str, str], JSON]:
-    """(tool, sha256 of its arguments) -> result, for the applied writes of a run (and of the runs it retried in turn)."""
+    """(tool, sha256 of its arguments) -> result, for the applied writes of a run (and of the runs it retried in turn). Without those undone."""
     found: dict[tuple[str, str], JSON] = {}
     following: UUID | None = run_id
     while following is not None:
-        done = Call.objects.filter(run_id=following, ord__gt=0, state=CallState.DONE).exclude(effect="read")
+        done = Call.objects.filter(~undone(), run_id=following, ord__gt=0, state=CallState.DONE).exclude(effect="read")
         for call in done:
-            for asked in {bytes(call.args or b""), bytes(call.proposed or call.args or b"")}:  # the model asks for what it proposed
+            # the model asks again for what it proposed, also where a person sent something else
+            for asked in {bytes(call.args or b""), bytes(call.proposed or call.args or b"")}:
                 found.setdefault((call.name, digest_of(asked)), call.result or {})
         following = RunInput.objects.filter(run_id=following).values_list("retry_of", flat=True).first()
     return found

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from runs import ceilings, reconcile, reminders, signoff, switches
+from runs import ceilings, reconcile, reminders, signoff, switches, undo
 from runs.failpoints import fp
 from runs.history import DUE, MOVED
 from tools.egress import Egress
@@ -24,7 +24,7 @@ from tools.invoke import Tools
 
 from . import verify
 from .circuits import Circuits
-from .definitions import Definitions
+from .definitions import Definitions, with_tool
 from .drive import QUARANTINE_AFTER, drive
 from .effects import recorded_writes
 from .flight import Flight
@@ -198,6 +198,8 @@ class Engine:
     async def _fly(self, row: dict[str, Any], lease: Lease) -> bool:
         release = await self.services.definitions.release(row["release_id"])
         snapshot = await self.services.definitions.snapshot(row["tenant_id"], row["rev"])
+        if (action := row["action"]) and action["kind"] == undo.KIND:
+            release = await self.services.orm(with_tool, release, uuid.UUID(action["version"]))
         flight = Flight(row, release, snapshot, self.services.journal, lease)
         if row["retry_of"]:
             flight.recorded = await self.services.orm(recorded_writes, row["retry_of"])

@@ -101,6 +101,9 @@ async def enter(f: Flight, e: Services, rung: Rung, entry: JSON) -> bool:
         answer = answers.found(f)
     if answer is None and rung.do in (Do.CACHED, Do.RETRIEVAL_ONLY):
         return False
+    if rung.do is Do.ASK and entry.get("limit"):  # the rung is taken in the transaction that asks, not before
+        f.asking = entry
+        return True
     f.rungs.append(entry | (answer.source if answer else {}))
     f.pending.rare["rungs"] = f.rungs
     f.stance = Stance.after(f.rungs, f.mode)
@@ -109,8 +112,6 @@ async def enter(f: Flight, e: Services, rung: Rung, entry: JSON) -> bool:
         await answers.give(f, answer)
     elif rung.do is Do.STOP:
         f.ending = Ending(RunState.FAILED, ENDINGS[rung.on], error={"error_type": rung.on.value, "message": "The ladder says stop."})
-    elif rung.do is Do.ASK and entry.get("limit"):
-        f.asking = entry
     return True
 
 

@@ -24,7 +24,7 @@ from runs.states import CallState, RunState
 from tenants.ids import encode
 from tenants.models import Controls
 
-from . import asking, effects, facts, halts, holds, ladder, rulings, tool_call
+from . import asking, effects, facts, halts, holds, ladder, previews, rulings, tool_call
 from .circuits import Place, Wait
 from .flight import Ending, Flight, Intent, ToolCall, Turn
 from .services import Services
@@ -65,11 +65,15 @@ async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place
     if halts.over(f):
         return  # approved still: it is looked at again when the switch is lifted
     await facts.look_at_day(f, e)
+    moved = await previews.moved(f, e, turn, call, definition)
     decision = rulings.decide(f, turn, call, definition)
     timeout, began = f.left_for(turn, min(definition.timeout_s, f.limits.tool_call_s)), time.monotonic()
     if decision.verdict in ("deny", "draft") or timeout <= 0:
         kept = {"ok": False, "error_type": "drafted", "message": ladder.KEPT} if decision.verdict == "draft" and timeout > 0 else None
         await withdraw(f, e, turn, call, decision.why if timeout > 0 else "The step's time is over.", kept)
+        return
+    if moved and moved.final:
+        await withdraw(f, e, turn, call, moved.reason)
         return
     # what was asked for together passed the limits one by one: only here is it known what the others have used
     stop = budgets.before_tool(f.limits, f.used, tool=call.name, mutating=definition.mutating) if call.attempt == 0 else None
@@ -83,7 +87,8 @@ async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place
     now = asking.seal(f, turn, call, definition)
     needed = decision.approvers if decision.verdict == "ask" else 0
     fp("before_consume")
-    verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, now, needed, f.snapshot.rev, timeout, definition.mutating)
+    about = (now, needed, moved, f.snapshot.rev, timeout, definition.mutating)
+    verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, *about)
     f.cancel = f.cancel or verdict == "cancelled"
     if verdict in ("recheck", "cancelled"):
         return
@@ -116,11 +121,21 @@ async def withdraw(f: Flight, e: Services, turn: Turn, call: ToolCall, why: str,
 
 @transaction.atomic
 def consume(
-    run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, now: Sealed, needed: int, rev: int, timeout: float, mutating: bool
+    run_id: UUID,
+    fence: int,
+    entry: int,
+    step: int,
+    call: ToolCall,
+    now: Sealed,
+    needed: int,
+    moved: previews.Moved | None,
+    rev: int,
+    timeout: float,
+    mutating: bool,
 ) -> str:
     """-> `ok`; `void`: something has moved, ask again; or with nothing written `recheck` (the controls changed) and `cancelled`.
 
-    `needed`: people who have to agree as the policy is now. Raises Stale.
+    `needed`: people who have to agree as the policy is now; `moved`: the target is not what they saw. Raises Stale.
     """
     run = asking.held(run_id, fence, entry)
     if run.cancel_requested:
@@ -131,8 +146,11 @@ def consume(
     if approval is not None and needed > approval.needed:
         gate.withdraw(approval.id, f"What would be sent has changed: policy (now {needed} people).")
         approval.refresh_from_db()
+    if approval is not None and moved:
+        gate.withdraw(approval.id, moved.reason)
+        approval.refresh_from_db()
     if approval is None or not gate.consume(approval, digest(now), now):
-        spoil(run, step, call, approval)
+        spoil(run, step, call, approval, moved.fields if moved else "")
         return "void"
     Call.objects.filter(run_id=run_id, step=step, ord=call.ord, state=CallState.READY).update(
         state=CallState.DISPATCHED, attempt=call.attempt + 1, fence=fence, dispatched_at=Now(),
@@ -159,13 +177,18 @@ def block(run_id: UUID, fence: int, entry: int, step: int, call: ToolCall, resul
     _block(run, step, call, result)
 
 
-def spoil(run: Run, step: int, call: ToolCall, approval: Approval | None) -> None:
-    """The approval cannot be used: the call is as if nobody had decided it."""
+def spoil(run: Run, step: int, call: ToolCall, approval: Approval | None, fields: str) -> None:
+    """The approval cannot be used: the call is as if nobody had decided it. `fields`: of the target, those that moved."""
     rows = Call.objects.filter(run_id=run.id, step=step, ord=call.ord, state=CallState.READY)
     rows.update(approval_id=None, decision=None)
-    data = {"approval_id": approval and approval.approval_id, "moved": approval.void_reason if approval else "gone"}
+    data = {"approval_id": approval and approval.approval_id, "moved": fields or (approval.void_reason if approval else "gone")}
     append(run, [event(Kind.APPROVAL_VOIDED, step_id=step, ord=call.ord, tool=call.name, result="denied", data=data)])
     Run.objects.filter(id=run.id).update(seq=run.seq, entry=run.entry + 1)
+
+
+def unsent(result: dict[str, object]) -> str:
+    """Why an approved call was not sent, for its approval."""
+    return str(result.get("message") or "The same effect was made before.")[:200]
 
 
 def _block(run: Run, step: int, call: ToolCall, result: dict[str, object]) -> None:
@@ -175,7 +198,7 @@ def _block(run: Run, step: int, call: ToolCall, result: dict[str, object]) -> No
         state=CallState.BLOCKED, result=result, error_class="drafted" if kept else "policy", ended_at=Now()
     )
     if call.approval_id:
-        gate.withdraw(call.approval_id, "Kept as a draft." if kept else "The policy changed after the approval.")
+        gate.withdraw(call.approval_id, "Kept as a draft." if kept else unsent(result))
     about: dict[str, Any] = {"step_id": step, "ord": call.ord, "tool": call.name}
     data = {"approval_id": call.approval_id and encode("apr", call.approval_id)}
     end = event(Kind.CALL_DRAFTED, **about, result="degraded", data={"attempt": call.attempt})

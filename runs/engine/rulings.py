@@ -142,7 +142,7 @@ def decide(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition | N
     mode: policy.Mode = f.stance.mode  # type: ignore[assignment]
     decision = policy.decide(seen, f.snapshot.rows, f.snapshot.rules, offered=offered, enabled=enabled, mode=mode)
     if f.action and decision.verdict == "draft":
-        return policy.Decision("ask", "A draft that is carried out is seen by a person.", "action", 1)
+        return policy.Decision("ask", "A call that a person names is seen by another one.", "action", 1)
     if decision.verdict == "allow" and definition and definition.mutating and f.stance.ask_writes:
         return policy.Decision("ask", "The run is on a rung where people see every change.", "ladder", 1)
     if decision.verdict == "allow" and definition and definition.mutating and not definition.effect_key:

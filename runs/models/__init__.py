@@ -6,6 +6,7 @@ from .release import Release
 from .run import Canary, Engine, Run, RunInput
 from .step import Step
 from .switch import Switch
+from .undo import Undo
 from .unknown import EffectClaim, Observation, UnknownWrite
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "RunInput",
     "Step",
     "Switch",
+    "Undo",
     "UnknownWrite",
 ]

@@ -77,7 +77,7 @@
   function held(el) {
     if (inField(el) || isOpen(el)) return true;
     if (!("liveHold" in el.dataset)) return false;
-    return el.matches(":hover, :focus-within") || el.scrollTop > 24 || el.getBoundingClientRect().top < 0 || el.querySelector("[aria-selected=true] input:checked");
+    return el.matches(":hover, :focus-within") || el.scrollTop > 24 || el.getBoundingClientRect().top < 0 || el.querySelector("input:checked");
   }
   function render() {
     if (paused || doc.hidden) return;

@@ -37,6 +37,7 @@ def main() -> None:
         with fake_server() as url:
             engines(urls.owner, url, environment)
             in_flight(url, environment)
+        approved(environment)
     finally:
         cluster.destroy()
     validation.main()
@@ -69,6 +70,13 @@ def in_flight(url: str, environment: dict[str, str]) -> None:
             found = run([sys.executable, "-m", "tests.bench.engine", slow, str(together), str(together)], environment)
             print(f"{together} in flight at 300 ms a call: {found['wall_s']:.2f} s, {found['wall_s'] / 2.1:.2f}x ideal, "
                   f"{found['rss_mb']:.0f} MB")  # fmt: skip
+
+
+def approved(environment: dict[str, str]) -> None:
+    """A person's yes, until the tool hears of it. The goal is 10 ms, and 25 for 95 of 100."""
+    found = run([sys.executable, "-m", "tests.bench.approvals", "200"], environment | {"SIGNALBOX_ROLE": "web"})
+    print(f"approvals: {found['decisions']} decisions one at a time: commit -> request at the tool p50 {found['p50_ms']:.1f} ms, "
+          f"p95 {found['p95_ms']:.1f} ms, worst {found['worst_ms']:.1f} ms")  # fmt: skip
 
 
 def peers_python(dsn: str) -> Path:

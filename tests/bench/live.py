@@ -76,7 +76,7 @@ async def measure(stack: Stack, runs: list[str], session: str, sockets: int, eve
     followers = [asyncio.create_task(follow(number)) for number in range(sockets)]
     for _ in followers:
         await ready.acquire()
-    await write(stack.urls.web, runs, events, began)
+    await write(stack.urls.engine, runs, events, began)
     await asyncio.wait_for(asyncio.gather(*followers), 60)
     return took
 

@@ -118,7 +118,7 @@ TOLD = "insert into event (run_id, seq, tenant_id, kind, payload) values (%s, %s
 def tell(stack: Stack, run_id: str, times: int, *, pause_s: float = 0.0) -> int:
     """`times` more events of a run that no engine holds, each committed by itself; the seq of the last."""
     key, seq = decode("agt", run_id), 0
-    with psycopg.connect(stack.urls.web) as connection:
+    with psycopg.connect(stack.urls.engine) as connection:
         for _ in range(times):
             row = connection.execute(NUMBERED, [key]).fetchone()
             assert row is not None

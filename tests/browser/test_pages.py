@@ -18,6 +18,8 @@ PAGES = (
     "/runs/{succeeded}/?ask=retry", "/runs/new/", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
     "/approvals/{decided}/", "/drafts/", "/drafts/?state=all", "/runs/{drafted}/", "/runs/{drafted}/?ask=carry_out&draft=1.1",
     "/runs/{asking}/", "/approvals/{budget}/", "/approvals/{budget}/?confirm=approve",
+    "/tools/-/matrix/", "/tools/-/matrix/?tenant=acme&tool=create_ticket&agent=support-triage", "/tools/-/rules/",
+    "/tools/-/rules/of/no-exfiltration/?tenant=-", "/tools/-/versions/?tenant=-&to=1", "/tools/create_ticket/what-if/",
     "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
 )  # fmt: skip

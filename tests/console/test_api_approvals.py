@@ -171,10 +171,10 @@ def test_a_viewer_reads_approvals_and_decides_none(world: World) -> None:
     assert refusal(decide(viewer, approval)) == (403, "scope_missing")
 
 
-def test_edited_arguments_are_refused_until_they_are_checked_again(world: World, api: Caller) -> None:
+def test_arguments_that_nobody_can_check_are_refused(world: World, api: Caller) -> None:
     _, approval = waiting(world)
     answer = decide(api, approval, args={"priority": "low"})
-    assert refusal(answer) == (422, "not_supported") and answer.json()["key"] == "args"
+    assert refusal(answer) == (422, "args_refused") and answer.json()["field"] == "args"
     assert state_of(approval) == "pending"
 
 

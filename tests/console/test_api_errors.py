@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -16,14 +17,19 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path
 from django.urls.resolvers import URLPattern
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from approvals.models import Delegation, StandingGrant
 from console import errors, urls
 from console.api import urls as api_urls
 from console.asgi import application
-from runs.models import Run, UnknownWrite
+from console.models import Delivery
+from runs.models import Run, Switch, UnknownWrite
+from tenants.actors import Actor
 from tests.runtime.waiting import DIGEST, World, add_call, make_world, person, waiting
+from tools.models import Breaker, PolicyVersion
 
 from .callers import Caller, caller, key_of, refusal
 from .test_api_registry import DOCUMENT, RELEASE, TOOL
@@ -286,7 +292,25 @@ def ground(world: World) -> tuple[Caller, dict[str, str]]:
         "run_id": run.run_id, "approval_id": approval.approval_id, "release_id": run.release.release_id, "name": "support-triage",
         "verb": "promote", "unknown_id": case.unknown_id, "draft_id": f"{run.run_id}.1.2",
     }  # fmt: skip
-    return caller(person(world.tenant, "root", "admin", platform=True)), names
+    root = person(world.tenant, "root", "admin", platform=True)
+    return caller(root), names | others(world, root)
+
+
+def others(world: World, root: Actor) -> dict[str, str]:
+    """A row of each kind that an address can name, beside those of a run."""
+    later = timezone.now() + timedelta(days=1)
+    credential = {"url": "http://127.0.0.1:1/", "secret_name": "s", "body": {}}
+    delivery = Delivery.objects.create(tenant=world.tenant, kind="callback", event="run.succeeded", **credential)
+    delegation = Delegation.objects.create(tenant=world.tenant, of=world.approver.user, to=world.operator.user, until=later)
+    place = {"agent": "support-triage", "tool": "create_ticket", "most": 1, "expires_at": later, "reason": "r"}
+    grant = StandingGrant.objects.create(tenant=world.tenant, created_by=root.user, **place)
+    switch = Switch.objects.create(scope="tenant", tenant=world.tenant, drill=True, reason="r", by=root.user)
+    breaker = Breaker.objects.create(tenant=world.tenant, host_port="127.0.0.1:1")
+    version = PolicyVersion.objects.create(tenant=None, number=1, document={"permissions": [], "rules": []}, changed_by="root")
+    return {
+        "delivery_id": str(delivery), "delegation_id": str(delegation.pk), "grant_id": str(grant), "switch_id": str(switch),
+        "breaker_id": str(breaker.pk), "number": str(version.number), "backtest_id": "bkt_x", "step": "1", "ord": "2",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -294,7 +318,7 @@ def ground(world: World) -> tuple[Caller, dict[str, str]]:
 @given(data=st.data())
 def test_no_body_whatever_makes_the_api_fail(ground: tuple[Caller, dict[str, str]], route: str, data: st.DataObject) -> None:
     api, names = ground
-    address = re.sub(r"<str:(\w+)>", lambda found: names[found[1]], route)
+    address = re.sub(r"<\w+:(\w+)>", lambda found: names.get(found[1], "x"), route)
     body = data.draw(bodies(SEEDS.get(route, [])))
     method = data.draw(st.sampled_from(["POST", "PUT"]))
     kind = data.draw(st.sampled_from(["application/json", "application/json", "application/yaml"]))

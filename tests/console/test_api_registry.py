@@ -11,7 +11,6 @@ from console import document
 from runs.models import Agent, ModelDefinition, Release
 from tenants.models import AuditEntry, EgressAllow, Tenant
 from tests.runtime.waiting import make_world, person
-from tools import spec
 from tools.models import Tool, ToolVersion
 
 from .callers import Caller, caller, refusal
@@ -89,7 +88,9 @@ def test_a_tool_is_made_changed_and_read(desk: Desk) -> None:
         ({"adapter": {"kind": "http", "url": "file:///etc/passwd"}}, 422, "validation", "http"),
         ({"adapter": {"kind": "python", "name": "os.system"}}, 422, "validation", "adapter"),
         ({"adapter": {"kind": "mcp", "server": "s", "tool": "t"}}, 422, "unknown_server", "mcp_servers"),
-        *(({key: {"a": 1}}, 422, "not_supported", key) for key in spec.NOT_BUILT),
+        ({"preview": {"a": 1}}, 422, "validation", "preview"),
+        ({"preview": {"adapter": {"kind": "http", "url": "http://10.0.0.7/x"}, "before": {"a": "1"}}}, 422, "egress_refused", "10.0.0.7:80"),
+        ({"compensate": {"tool": "create_ticket"}}, 422, "bad_compensation", "itself"),
         ({"retry": {"max_attempts": "many"}}, 422, "validation", "retry"),
         ({"retry": {"backoff_ms": {}}}, 422, "validation", "retry"),
         ({"speed": 1}, 422, "validation", "speed"),
@@ -229,9 +230,9 @@ def test_a_release_or_verb_that_is_none_is_absent(applied: Desk) -> None:
         ({"tools": ["create_ticket", "launch_rocket"]}, "unknown_tool", "launch_rocket"),
         ({"tools": ["create_ticket", "create_ticket"]}, "validation", "twice"),
         ({"models": {"planner": {"model": "oracle"}}}, "unknown_model", "oracle"),
-        ({"models": {"planner": {"model": "primary"}, "critique": {"model": "primary"}}}, "not_supported", "critique"),
+        ({"models": {"planner": {"model": "primary"}, "critique": {"model": "oracle"}}}, "unknown_model", "oracle"),
         ({"models": {"planner": {"model": "primary"}, "synthesis": {"model": "primary", "when": "run.nothing("}}}, "bad_condition", ""),
-        ({"ladder": [{"on": "budget", "do": "draft"}]}, "not_supported", "ladder"),
+        ({"ladder": [{"on": "budget", "do": "fewer_steps"}]}, "validation", "needs max"),
         ({"memory": {"session": True}}, "not_supported", "memory"),
         ({"budget": {"max_steps": 0}}, "validation", "max_steps"),
         ({"budget": {"max_cost_usd": "a lot"}}, "validation", "max_cost_usd"),

@@ -18,7 +18,7 @@ from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import ApiKey, AuditEntry, Controls, Credential, EgressAllow, Member, Tenant, User
 from tools import catalog
-from tools.models import Permission, Tool, ToolVersion
+from tools.models import Permission, PolicyVersion, Rule, Tool, ToolVersion
 
 TEXT = """
 tenants:
@@ -148,8 +148,6 @@ def test_what_the_document_may_not_say_is_refused_with_its_path(change: dict[str
     ("change", "path"),
     [
         ({"agents": [{"name": "a", "release": {"memory": {"session": True}}}]}, "agents[0].release.memory"),
-        ({"tools": [{"name": "t", "preview": {"a": 1}}]}, "tools[0].preview"),
-        ({"tools": [{"name": "t", "compensate": {"a": 1}}]}, "tools[0].compensate"),
         ({"runbooks": [1]}, "runbooks"),
         ({"suites": [1]}, "suites"),
         ({"detectors": [1]}, "detectors"),
@@ -254,6 +252,18 @@ def test_what_a_block_refers_to_must_be_there(db: None, change: dict[str, Any], 
     assert (error.code, error.fields["path"]) == (code, path)
 
 
+@pytest.mark.mission("X8")
+def test_what_undoes_a_tool_must_be_there_and_may_stand_after_it(db: None) -> None:
+    block = parts()["tools"][0] | {"compensate": {"tool": "close_ticket", "args": {}}}
+    error = refused(lambda: apply(None, load({"tools": [block]}), secrets=SECRETS))
+    assert (error.code, error.fields["path"]) == ("unknown_tool", "tools[0].compensate.tool")
+    closing = parts()["tools"][0] | {"name": "close_ticket", "description": "Close a ticket."}
+    apply(None, load({"tools": [block, closing]}), secrets=SECRETS)
+    assert Tool.objects.get(name="create_ticket").current.compensate["tool"] == "close_ticket"
+    changes = apply(None, load({"tools": [parts()["tools"][0], closing]}), secrets=SECRETS)
+    assert [change.fields for change in changes if change.name == "create_ticket"] == [("compensate",)]
+
+
 def test_a_secret_that_is_not_given_is_asked_for_by_name(db: None) -> None:
     error = refused(lambda: apply(None, load()))
     assert error.code == "no_value"
@@ -318,6 +328,53 @@ def test_only_what_a_permission_says_is_updated_in_its_place(db: None) -> None:
     assert [c for c in changes if c.action != "unchanged"] == [
         Change("permission", "create_ticket x every tenant x every agent", "update", ("decision",))
     ]
+
+
+RULES = {"rules": [
+    {"name": "no-exfiltration", "decision": "ask", "when": "'egress' in call.labels && 'private' in run.labels"},
+    {"name": "short-answers", "tenant": "acme", "decision": "deny", "on": "answer", "when": "answer.length > 9", "enabled": False},
+]}  # fmt: skip
+
+
+@pytest.mark.mission("P10.3", "X6")
+def test_rules_are_made_updated_and_pruned_in_their_scope(db: None) -> None:
+    apply(None, load(RULES), secrets=SECRETS)
+    held = {(r.name, r.tenant.slug if r.tenant else None): (r.decision, r.on, r.enabled) for r in Rule.objects.select_related("tenant")}
+    assert held == {("no-exfiltration", None): ("ask", "call", True), ("short-answers", "acme"): ("deny", "answer", False)}
+    assert done(apply(None, load(RULES), secrets=SECRETS)) == set()
+    stricter = {"rules": [RULES["rules"][0] | {"decision": "deny"}]}
+    assert done(apply(None, load(stricter), secrets=SECRETS)) == {("rule", "no-exfiltration x every tenant", "update")}
+    assert done(apply(None, load(stricter), secrets=SECRETS, prune=True)) == {("rule", "short-answers x acme", "delete")}
+    assert list(Rule.objects.values_list("name", "decision")) == [("no-exfiltration", "deny")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ({"name": "r", "decision": "allow", "when": "true"}, "bad_document"),
+        ({"name": "r", "decision": "deny", "when": "nobody.knows"}, "bad_condition"),
+        ({"name": "r", "decision": "draft", "on": "answer", "when": "true"}, "bad_rule"),
+        ({"name": "r", "decision": "deny", "when": "true", "tenant": "nowhere"}, "unknown_tenant"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused_with_its_place(db: None, rule: dict[str, Any], code: str) -> None:
+    error = refused(lambda: apply(None, load({"rules": [rule]}), secrets=SECRETS))
+    assert error.code == code and "rules[0]" in error.message
+    assert not Rule.objects.exists()
+
+
+@pytest.mark.mission("P12.1")
+def test_one_application_is_one_version_of_the_policy_for_each_scope_it_touches(db: None) -> None:
+    apply(None, load(RULES), secrets=SECRETS)
+    found = [(v.tenant and v.tenant.slug, v.number, v.reason) for v in PolicyVersion.objects.order_by("id")]
+    assert sorted(found, key=str) == sorted([(None, 1, "configuration applied"), ("acme", 1, "configuration applied")], key=str)
+    apply(None, load(RULES), secrets=SECRETS)
+    assert PolicyVersion.objects.count() == 2
+
+
+def test_on_is_a_key_and_no_truth_value() -> None:
+    made = document.read("rules: [{name: r, on: answer, decision: ask, when: 'true', enabled: true, off: yes}]")
+    assert made == {"rules": [{"name": "r", "on": "answer", "decision": "ask", "when": "true", "enabled": True, "off": "yes"}]}
 
 
 def test_prune_takes_away_what_a_given_section_leaves_out_and_nothing_else(db: None) -> None:

@@ -9,6 +9,7 @@ from django.test import Client
 from django.utils.html import escape
 
 from approvals.models import Approval, ApprovalDecision
+from console import step_up
 from runs import lifecycle
 from runs.models import Call, Run
 from runs.states import CallState
@@ -24,8 +25,12 @@ def raw(args: Any) -> bytes:
 
 
 def client_of(actor: Actor) -> Client:
+    """As if this person had just signed in with their password."""
     client = Client()
     client.force_login(actor.user)
+    session = client.session
+    step_up.note(session)
+    session.save()
     return client
 
 
@@ -151,7 +156,7 @@ def test_a_request_shows_everything_a_person_needs(world: World, abe: Client) ->
     assert "Fetch account acct_1001, done" in said and f"/runs/{run.run_id}/#step-0" in page
     assert "claimed by the model" in said and "The customer &lt;b&gt;begs&lt;/b&gt; for it." in page
     assert f'data-countdown="{approval.expires_at:%Y-%m-%dT%H:%M}' in page and "data-now=" in page
-    assert page.count(f'name="digest" value="{DIGEST}"') == 2
+    assert page.count(f'name="digest" value="{DIGEST}"') == 3  # to approve, to reject, to break the glass
     assert page.index("Charged twice") < page.index('id="decision"')
 
 
@@ -173,7 +178,7 @@ def test_nothing_in_the_arguments_is_invisible_or_becomes_markup(world: World, a
     assert escape("<script>alert(1)</script>") in body
     for code in ("U+202E", "U+202C", "U+200B", "U+0007"):
         assert code in body
-    assert "two alphabets" in body and "p\\u0430ypal" in body  # the exact text spells the Cyrillic letter out
+    assert "letters that pass for others" in body and '<span class="inv">U+0430</span>' in body and "p\\u0430ypal" in body  # the exact text spells the Cyrillic letter out
 
 
 @pytest.mark.mission("P10.4")
@@ -282,6 +287,7 @@ def test_two_people_are_needed_and_the_first_cannot_count_twice(world: World, ab
     post(abe, approval, reason="yes")
     page = shown(abe, url(approval, decided=approval.approval_id))
     assert "Recorded, 1 more person must approve" in text_of(page)
+    assert "1 of 2, still needed: 1; not you" in text_of(page)
     assert buttons(page) == [] and "You have approved this. Another person must approve it too" in text_of(page)
     assert "You approved" in shown(abe, "/approvals/")
     assert post(abe, approval, reason="again").status_code == 303 and approval.decisions.count() == 1
@@ -299,6 +305,7 @@ def test_two_people_are_needed_and_the_first_cannot_count_twice(world: World, ab
         ("reject", {}, "Say why you reject. The agent is told."),
         ("reject", {"risk": "high"}, "Say why you reject. The agent is told."),
         ("approve", {"risk": "high"}, "A high-risk action needs a reason."),
+        ("approve", {"effect": "irreversible"}, "What cannot be undone needs a reason."),
     ],
 )
 @pytest.mark.parametrize("headers", [{}, HTMX])
@@ -403,6 +410,7 @@ def test_live_data_swaps_the_state_and_the_approvers_and_never_the_form(world: W
     approval = waiting(world)[1]
     page = shown(abe, url(approval))
     regions = re.findall(r'id="([\w-]+)"[^>]*data-live-fragment="([^"]+)"', page)
+    regions = [(name, part) for name, part in regions if name.startswith("approv")]
     assert [name for name, _ in regions] == ["approval-list", "approvers", "approval-status"]
     assert "data-closed" not in shown(abe, url(approval, part="status"))
     post(client_of(world.second), approval, "reject", reason="no")
@@ -422,10 +430,10 @@ FRAME = 4  # session, user, membership, the sidebar's counts
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        ("/approvals/", FRAME + 11),
+        ("/approvals/", FRAME + 18),
         ("/approvals/?tab=decided", FRAME + 2),
-        ("/approvals/?part=list", FRAME - 1 + 2),
-        ("{one}", FRAME + 11),
+        ("/approvals/?part=list", FRAME - 1 + 3),
+        ("{one}", FRAME + 19),  # one of them notes that it was opened
         ("{one}?part=status", FRAME - 1 + 2),
     ],
 )

@@ -58,7 +58,7 @@ class Fail(APIView):
         if kind == "pydantic":
             Budget.model_validate({"max_steps": "hunter2", "speed": 1})
         if kind == "unbuilt":
-            ReleaseSpec.model_validate({"ladder": [1]})
+            ReleaseSpec.model_validate({"memory": {"session": True}})
         raise FAULTS[kind]()
 
 

@@ -103,7 +103,7 @@ async def test_a_killed_listener_and_hints_that_were_lost_meanwhile_cost_no_even
         await sub(page, run, 0)
         await page.until(lambda m: m["seq"] == 1)
         for number in range(2, 6):
-            assert await sync_to_async(kill_listeners)(urls.web)
+            assert await sync_to_async(kill_listeners)(urls.engine)
             await soon(run)
             assert (await page.next())["seq"] == number
 

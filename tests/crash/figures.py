@@ -13,9 +13,10 @@ HEAD = """# Reliability, as measured
 Written by `make chaos`; nothing here is typed by hand, and a run with a failure writes nothing. {when}, {machine}, `make chaos`.
 
 What an engine drives is killed, frozen, cut off from its database and cancelled at named places and at random. At the end of each row
-but T19 and T26 (which look at one effect at a time) the database and what the other side received are compared: no effect twice, no
-write without a key sent twice, one key per call, no effect without a durable intent, events without gaps, nothing that has ended still
-owned, no open case on a settled call, no deadlock. "Unknown" writes are no failures: they are stopped, shown, and settled by evidence.
+but T19, T22, T25 and T26 (which look at one thing at a time) the database and what the other side received are compared: no effect twice,
+no write without a key sent twice, one key per call, no effect without a durable intent, events without gaps, nothing that has ended still
+owned, no open case on a settled call, no deadlock. T20 and T21 also compare every byte that a tool received with the bytes of the one
+approval that was used up for it. "Unknown" writes are no failures: they are stopped, shown, and settled by evidence.
 Quarantine is a holding state too: three engines in a row died under the run before it moved on.
 
 A zero in N trials says only that the rate is below 3/N (95 %). The sweeps (every place, every kind of call) and the guards (each one

@@ -39,6 +39,10 @@ class Stage:
         with psycopg.connect(self.owner, autocommit=True) as connection:
             connection.execute(statement, values)
 
+    def before_consumption(self, move: Callable[[], None]) -> None:
+        """Between the last check of an approved call and the transaction that dispatches it."""
+        failpoints.put("before_consume", move)
+
     async def sent(self, tool: str) -> int:
         return len([r for r in await self.world.received() if r["target"] == tool])
 

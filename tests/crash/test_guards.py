@@ -9,16 +9,18 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 
-from approvals import gate
+from approvals import gate, people
 from console import records
 from console.api import runs as api
 from runs import failpoints, reconcile
 from runs.engine import asking, drive, effects, engine, journal, lease, tool_call
+from runs.engine import people as engine_people
 from tests.runtime.world import World
 from tools import egress
 
-from . import harms
+from . import harms, harms_of_approvals
 from .figures import figure
 from .harms import Stage
 
@@ -67,6 +69,16 @@ def no_triggers(s: Stage) -> None:
 
 
 _consume, _key, _held = gate.consume, tool_call.idem_key, asking.held
+_enough, _dispatch, _sealed = gate._enough, engine_people.consume, asking.sealed
+
+
+def unsealed(field: str) -> Callable[[Stage], None]:
+    """The digest does not cover this field."""
+    return replaced(asking, "sealed", lambda **fields: _sealed(**{**fields, field: ""}))
+
+
+def forgetful(s: Stage) -> None:
+    s.patch.setattr(settings, "APPROVAL_EXECUTE_WITHIN_S", 10.0**9)
 
 
 def blind_to_cancel(*args: Any) -> Any:
@@ -93,10 +105,22 @@ GUARDS: dict[str, tuple[Callable[[Stage], None], Scenario]] = {
     ),
     "a cancel in the consumption": (replaced(asking, "held", blind_to_cancel), harms.cancelled_before_the_consumption),
     "the digest at consumption": (
-        replaced(gate, "consume", lambda approval, digest: _consume(approval, approval.digest)), harms.changed_after_the_approval,
+        replaced(gate, "consume", lambda approval, digest, _: _consume(approval, approval.digest)), harms.changed_after_the_approval,
     ),
-    "consumption compares and sets": (replaced(gate, "consume", lambda approval, digest: True), harms.withdrawn_before_the_dispatch),
-    "approvers still permitted at dispatch": (replaced(gate, "_permitted", lambda person, approval: True), harms.approver_dismissed),
+    "consumption compares and sets": (replaced(gate, "consume", lambda *_: True), harms.withdrawn_before_the_dispatch),
+    "approvers still permitted at dispatch": (replaced(people, "permitted", lambda *_, **__: True), harms.approver_dismissed),
+    "policy in the digest": (unsealed("policy"), harms_of_approvals.policy_moved),
+    "credential in the digest": (unsealed("credential"), harms_of_approvals.credential_moved),
+    "the bytes on the screen at consumption": (replaced(gate, "_as_shown", lambda *_: True), harms_of_approvals.shown_something_else),
+    "approver count at consumption": (
+        replaced(gate, "_enough", lambda approval, said: approval.state == "approved" or _enough(approval, said)),
+        harms_of_approvals.one_of_two_dismissed,
+    ),
+    "as many approvers as the policy wants by now": (
+        replaced(engine_people, "consume", lambda *args: _dispatch(*args[:6], 0, *args[7:])), harms_of_approvals.more_approvers_wanted,
+    ),
+    "editor alone is not enough": (replaced(gate, "_seconded", lambda *_: True), harms_of_approvals.edited_and_approved_alone),
+    "execute within": (forgetful, harms_of_approvals.approved_long_ago),
     "quarantine": (no_quarantine, harms.poison),
     "the address check of egress": (replaced(egress._Guard, "permits", lambda self, address, port: True), harms.private_address),
     "the tenant filter of the API": (replaced(api, "visible", lambda actor: records.RUN_ROWS), harms.foreign_run),

@@ -9,7 +9,8 @@ from approvals.digest import FIELDS, moved, sealed
 from approvals.digest import digest as digest_of
 
 SENT: dict[str, Any] = {
-    "tenant": "t", "run": "agt_1", "call": "3.1", "tool_version": "v", "credential": "desk@2", "policy": "p", "args_sha256": "a", "destination": "POST http://desk/tickets",
+    "tenant": "t", "run": "agt_1", "call": "3.1", "tool_version": "v", "credential": "desk@2",
+    "policy": "p", "args_sha256": "a", "destination": "POST http://desk/tickets",
     "effect": "write", "key": "K",
 }  # fmt: skip
 

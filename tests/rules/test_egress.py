@@ -306,6 +306,30 @@ LITERALS = [
     "[fd12:3456::1]",
     "[ff02::1]",
     "[2001:db8::1]",
+    "0x7f.0.0.1",
+    "127.0.1",
+    "10.1",
+    "192.168.257",
+    "2852039166",
+    "0xa9fea9fe",
+    "3232235777",
+    "0.1.2.3",
+    "169.254.170.2",
+    "100.100.100.200",
+    "198.51.100.1",
+    "203.0.113.1",
+    "233.252.0.1",
+    "239.255.255.250",
+    "[::ffff:10.0.0.1]",
+    "[::ffff:c0a8:101]",
+    "[0:0:0:0:0:0:0:1]",
+    "[64:ff9b::c0a8:101]",
+    "[2002:c0a8:101::]",
+    "[fe80::a9fe:a9fe]",
+    "[ff05::1:3]",
+    "[100::1]",
+    "[fd00:ec2::254]",
+    "[::ffff:0:0]",
 ]
 
 
@@ -340,6 +364,32 @@ async def test_one_bad_address_refuses_the_name_before_a_socket_exists(
     assert (failed.reason, failed.phase) == ("refused", "not_sent")
     assert sockets == []
     assert server.connections == 0
+
+
+def test_the_corpus_of_refused_addresses_is_large() -> None:
+    assert len(set(LITERALS)) >= 60
+
+
+async def test_a_name_that_changes_its_mind_is_looked_up_once_and_connected_as_it_was_checked(
+    server: DroppingServer, sockets: list[object]
+) -> None:
+    answers = iter([["127.0.0.1"], ["169.254.169.254"], ["10.0.0.1"]])
+    asked: list[str] = []
+
+    def rebinding(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return next(answers)
+
+    egress, name = Egress(lookup=rebinding), f"desk.example:{server.port}"
+    try:
+        listed = await egress.exchange(build_request("GET", f"http://{name}/"), allow=frozenset({name}), timeout_s=5)
+        assert (listed.status, asked, len(server.requests)) == (200, ["desk.example"], 1)
+        made = len(sockets)
+        with pytest.raises(EgressFailure, match="allowed"):  # without the listing, the second answer is refused
+            await egress.exchange(build_request("GET", f"http://{name}/"), allow=frozenset(), timeout_s=5)
+        assert len(sockets) == made and len(server.requests) == 1
+    finally:
+        await egress.aclose()
 
 
 async def test_a_listed_name_may_be_private_and_only_on_its_own_port(server: DroppingServer, sockets: list[object]) -> None:

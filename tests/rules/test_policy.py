@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tools.policy import STRICTNESS, Decision, Facts, PermissionRow, decide
+from tools.policy import STRICTNESS, Decision, Facts, PermissionRow, RuleRow, decide
 
 RUN: dict[str, Any] = {
     "agent": "support",
@@ -211,3 +211,25 @@ def test_a_decision_names_what_decided() -> None:
     assert decide(FACTS, [], offered=True, enabled=True, mode="draft") == Decision(
         "draft", "The run only drafts what it would change.", "mode:draft", 0
     )
+
+
+@pytest.mark.mission("P10.4")
+@pytest.mark.parametrize(
+    ("rows", "rules", "group", "approvers"),
+    [
+        ([{"group": "desk"}], [], "desk", 1),
+        ([{"group": "desk"}, {"group": "heads", "approvers": 2}], [], "heads", 2),
+        ([{"group": "desk"}, {"approvers": 2}], [], "desk", 2),
+        ([{"group": "desk"}], [2], "desk", 2),
+        ([], [2], "", 2),
+        ([{"group": "desk"}, {"decision": "deny"}], [], "", 0),
+        ([{"group": "desk", "loosen": True}], [], "desk", 1),
+    ],
+)
+def test_the_group_of_the_strictest_row_that_names_one_decides_and_no_rule_widens_it(
+    rows: list[dict[str, Any]], rules: list[int], group: str, approvers: int
+) -> None:
+    made = [replace(ROW, **({"decision": "ask", "approvers": 1, "id": n} | each)) for n, each in enumerate(rows, 1)]
+    ruled = [RuleRow("two", "call", "ask", number, "true") for number in rules]
+    decision = decide(FACTS, made, ruled, offered=True, enabled=True)
+    assert (decision.group, decision.approvers) == (group, approvers)

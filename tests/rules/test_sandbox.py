@@ -608,7 +608,8 @@ def test_the_demo_s_schemas_are_closed_and_pass_the_lint(name: str) -> None:
         assert schema["additionalProperties"] is False
     block = {key: part for key, part in TOOLS[name].items() if key != "name"}
     block["adapter"] = {"kind": "http", "url": "https://desk.example.com/"}
-    block.pop("verify", None)
+    for probe in ("verify", "preview"):
+        block.pop(probe, None)
     assert findings(name, ToolSpec.model_validate(block)) == ()
 
 

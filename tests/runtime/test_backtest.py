@@ -74,7 +74,9 @@ async def told(world: World) -> list[Run]:
 def again(tenant: Tenant, proposal: Any = None) -> list[Pair]:
     since = timezone.now() - timedelta(days=1)
     runs, _ = past_calls.load(tenant.id, since)
-    pairs = replay(runs, past_calls.written(tenant.id, since), proposals.policies([tenant], proposal), lambda run, call: True)
+    pairs = replay(
+        runs, past_calls.written(tenant.id, since), proposals.policies([tenant], proposal), lambda run, call: True, every=proposal is None
+    )
     return [pair for pair in pairs if pair is not None]
 
 

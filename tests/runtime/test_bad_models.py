@@ -225,7 +225,7 @@ async def test_an_unknown_price_makes_the_cost_partial(world: World, model: Mode
     done = await asked(world, tools=())
     assert done.unpriced and done.cost_micro == 0 and done.tokens_in > 0
     done = await Run.objects.select_related("tenant", "release", "asked").aget(id=done.id)
-    record = await sync_to_async(records.run_record)(done, [], None)
+    record = await sync_to_async(lambda: records.run_records([done])[0])()
     assert record["cost_partial"] is True and record["usage"]["input_tokens"] == done.tokens_in
 
 

@@ -1,8 +1,11 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from django.db import IntegrityError, connections, transaction
 from django.db.utils import DatabaseError
 
-from approvals import gate
+from approvals import delegations, gate
+from approvals.digest import FIELDS, digest
 from approvals.gate import Outcome
 from approvals.models import Approval, ApprovalDecision
 from tenants.actors import Actor
@@ -11,7 +14,7 @@ from tenants.ids import new_id
 from tenants.models import Member, Tenant, User
 from tenants.roles import SCOPES
 
-from .waiting import DIGEST, ask, make_late, make_world, person, queued
+from .waiting import DIGEST, ask, make_late, make_world, person, queued, sha256
 
 State = Approval.State
 
@@ -226,6 +229,40 @@ def test_an_approver_who_has_left_since_does_not_count_at_dispatch(world, run):
     assert not gate.consume(approval, DIGEST)
     approval.refresh_from_db()
     assert (approval.state, "no longer" in approval.void_reason) == (State.VOID, True)
+
+
+def edited(actor, approval, args=b'{"b":1}'):
+    fields = dict.fromkeys(FIELDS, "") | {"args_sha256": sha256(args.decode())}
+    made = gate.edit(actor, approval, args=args, sealed=fields, digest=digest(fields), shown=approval.digest, reason="")
+    return made, fields
+
+
+@pytest.mark.mission("X2")
+def test_what_somebody_edited_is_not_sent_on_their_word_alone_once_the_other_has_left(world, run):
+    made, fields = edited(world.operator, ask(run))
+    decide(world.approver, made, digest=made.digest)
+    Member.objects.filter(user=world.approver.user).delete()
+    assert not gate.consume(made, made.digest, fields)
+    made.refresh_from_db()
+    assert (made.state, made.void_reason) == (State.VOID, "Somebody who approved this may no longer decide it.")
+
+
+@pytest.mark.mission("X2")
+def test_a_delegate_in_the_editors_name_is_not_somebody_else(world, run):
+    delegations.give(world.approver, world.tenant, to=world.operator.user.username, until=datetime.now(UTC) + timedelta(hours=1))
+    made, _ = edited(world.approver, ask(run, risk="high"))
+    assert decide(world.operator, made, digest=made.digest) is Outcome.COUNTED
+    assert decide(world.second, made, digest=made.digest) is Outcome.APPROVED
+
+
+@pytest.mark.mission("X2")
+def test_what_was_on_the_screen_and_is_not_what_would_be_sent_is_not_sent(world, run):
+    made, fields = edited(world.operator, ask(run))
+    Approval.objects.filter(pk=made.pk).update(args=b'{"a":1}')
+    decide(world.approver, made, digest=made.digest)
+    assert not gate.consume(made, made.digest, fields)
+    made.refresh_from_db()
+    assert (made.state, made.void_reason) == (State.VOID, "What people were shown is not what would be sent: arguments.")
 
 
 def test_one_approval_can_be_withdrawn_given_or_not_but_never_a_refusal(world, run):

@@ -151,7 +151,7 @@ def test_the_real_cluster_starts_and_ends_with_nothing_left(committed_db: None, 
 
 
 def test_without_migrations_the_cure_is_named(urls: Urls) -> None:
-    environment = dict(os.environ) | {"DATABASE_URL": urls.web.replace("/signalbox_test", "/nowhere")}
+    environment = dict(os.environ) | {"DATABASE_ENGINE_URL": urls.engine.replace("/signalbox_test", "/nowhere")}
     command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "jobs"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -48,4 +48,5 @@ async def test_a_permission_changed_from_ask_to_deny_while_a_run_waits_denies_it
     assert approval.state == "void"
     assert {"approval_voided", "policy_violated"} <= set(await world.kinds(run))
     entry = await AuditEntry.objects.aget(action="permission.updated")
-    assert (entry.before["decision"], entry.after["decision"], entry.actor) == ("ask", "deny", world.people["operator"].user.username)
+    assert (entry.before["decision"], entry.after["decision"], entry.reason) == ("ask", "deny", "Too many of them.")
+    assert entry.actor == world.people["operator"].user.username

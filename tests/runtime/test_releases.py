@@ -251,13 +251,6 @@ def test_a_model_at_a_private_address_is_refused_until_it_is_listed(agent: Agent
     assert runs_catalog.put_model(None, "near", near)[0].base_url == "http://127.0.0.1:9009/v1"
 
 
-@pytest.mark.parametrize("change", [{"max_concurrency": 4}])
-def test_what_is_not_enforced_for_models_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(Refused) as caught:
-        model(**change)
-    assert caught.value.code == "not_supported"
-
-
 def test_a_model_that_a_live_release_names_cannot_be_deleted(agent: Agent) -> None:
     runs_catalog.put_model(None, "spare", model())
     roles = {"planner": {"model": "primary", "fallback": ["spare"]}}

@@ -5,6 +5,7 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
+from approvals.digest import FIELDS
 from approvals.models import Approval, ApprovalDecision
 from runs import lifecycle, signoff
 from runs.models import Run, RunInput
@@ -12,6 +13,7 @@ from runs.states import CallState, RunState
 from tenants.errors import Refused
 from tenants.ids import new_id
 from tenants.models import Tenant
+from tools.models import Tool, ToolVersion
 
 from .waiting import (
     DIGEST,
@@ -163,9 +165,46 @@ def test_a_refusal_leaves_no_trace(world):
     assert call_of(run).state == CallState.WAITING_APPROVAL and not ApprovalDecision.objects.exists()
 
 
-def test_edited_arguments_are_refused_until_they_are_checked_again(world):
-    _, approval = waiting(world)
-    assert refusal(world.operator, approval, args={"a": 1}).code == "not_supported"
+def desk_tool():
+    schema = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": {"type": "integer", "maximum": 9}}}
+    tool = Tool.objects.create(name="desk")
+    return ToolVersion.objects.create(
+        tool=tool, number=1, description="d", effect="write", adapter={}, input_schema=schema, timeout_s=1, sha256="0" * 64
+    )
+
+
+SEALED = {name: "x" for name in FIELDS}
+
+
+@pytest.mark.mission("X3")
+def test_other_arguments_pass_the_schema_and_need_another_person(world):
+    args = {"args": b'{"n":1}', "tool_version_id": desk_tool().id, "sealed": SEALED}
+    run, approval = waiting(world, **args)
+    for wrong in ({"n": 10}, {"n": "1"}, {}, {"n": 1, "more": 2}):
+        assert refusal(world.operator, approval, args=wrong).code == "args_invalid"
+    assert refusal(world.operator, approval, verdict="reject", args={"n": 2}).code == "args_refused"
+    edited = decide(world.operator, approval, args={"n": 2})
+    approval.refresh_from_db()
+    assert (approval.state, edited.state, edited.replaces) == ("void", "pending", approval.id)
+    assert (bytes(edited.args), bytes(edited.proposed), edited.digest != approval.digest) == (b'{"n":2}', b'{"n":1}', True)
+    assert (bytes(call_of(run).args), bytes(call_of(run).proposed)) == (b'{"n":2}', b'{"n":1}')
+    assert refusal(world.second, approval).code == "approval_void"
+    assert refusal(world.second, edited).code == "stale_digest"
+    decide(world.second, edited, digest=edited.digest)
+    edited.refresh_from_db()
+    assert edited.state == "approved" and "approval_edited" in kinds(run)
+
+
+@pytest.mark.mission("X3", "X4")
+def test_an_edit_takes_the_earlier_yes_away(world):
+    args = {"args": b'{"n":1}', "tool_version_id": desk_tool().id, "sealed": SEALED, "needed": 2}
+    _, approval = waiting(world, **args)
+    decide(world.operator, approval)
+    edited = decide(world.second, approval, args={"n": 3})
+    assert [d.user for d in edited.decisions.all()] == [world.second.user] and edited.state == "pending"
+    decide(world.operator, edited, digest=edited.digest)
+    edited.refresh_from_db()
+    assert edited.state == "approved"
 
 
 def test_an_approval_of_another_tenant_or_of_nobody_does_not_exist(world):
