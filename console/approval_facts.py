@@ -83,7 +83,7 @@ def source(by: str, found: Approval) -> tuple[str, str]:
         place = {"tenant": row.tenant.slug if row.tenant else "-", "tool": row.tool_id, "agent": row.agent, "row": str(row.pk)}
         of = f" for {row.agent}" if row.agent else ""
         return f"Permission of {row.tool_id}{of}", f"{reverse('matrix')}?{urlencode(place)}"
-    return {"effect": f"The default of a tool with effect {name}", "mode": f"The run's mode: {name}"}.get(kind, ""), ""
+    return (f"The run's mode: {name}" if kind == "mode" else ""), ""  # of a default, `why` says it all
 
 
 def asked_text(found: Approval) -> JSON:

@@ -35,10 +35,7 @@ def rows(schema: Any, proposed: Any, now: Any) -> list[Row]:
 
 
 def given(schema: Any, args: Any) -> dict[tuple[str, ...], Field]:
-    found = [field for field in fields(schema, args) if field.value is not ABSENT]
-    stated = {field.path: field for field in found}
-    order = list(args) if isinstance(args, dict) else []
-    return dict(sorted(stated.items(), key=lambda pair: order.index(pair[0][0]) if pair[0] else 0))
+    return {field.path: field for field in fields(schema, args) if field.value is not ABSENT}
 
 
 def row(was: Field | None, will: Field | None) -> Row:

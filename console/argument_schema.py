@@ -59,7 +59,7 @@ class Field:
 
 
 def fields(schema: Any, value: Any) -> list[Field]:
-    """The fields of the arguments in the schema's order, those that the schema does not name behind them."""
+    """The fields of the arguments in their order, behind them those that the schema names and that are not given."""
     root = schema if isinstance(schema, Mapping) else {}
     if not has_fields(root, value):
         return [Field((), kind_of(root, value, root), value, with_defs(root, root))]
@@ -69,7 +69,7 @@ def fields(schema: Any, value: Any) -> list[Field]:
 def inside(schema: Mapping[str, Any], value: Any, path: Path, root: Mapping[str, Any]) -> Iterator[Field]:
     given = value if isinstance(value, dict) else {}
     named, required = schema.get("properties") or {}, schema.get("required") or ()
-    for name in [*named, *(name for name in given if name not in named)]:
+    for name in [*given, *(name for name in named if name not in given)]:
         under, part = named.get(name, {}), given.get(name, ABSENT)
         under = under if isinstance(under, Mapping) else {}
         place = (*path, name)

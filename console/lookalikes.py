@@ -19,8 +19,8 @@ ASCII = re.compile("[A-Za-z0-9]")
 def marked(text: str) -> Iterator[tuple[str, bool]]:
     """The text in pieces, each with whether it is one letter that passes for another.
 
-    A twin is marked in a word that has ASCII letters or digits too, or that is made of twins alone; a character that is only another form of
-    an ASCII one (fullwidth, mathematical) always.
+    A twin is marked in a word that has ASCII letters or digits too, or that is made of twins alone; a character that is only another
+    form of an ASCII one (fullwidth, mathematical) always.
     """
     if text.isascii():
         yield text, False

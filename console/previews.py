@@ -35,4 +35,6 @@ def becomes(name: str, before: Any, after: JSON) -> str | None:
 def text(value: Any) -> str:
     if value is None:
         return "nothing"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -128,7 +128,6 @@ class Compensate(Strict):
 
 
 class ToolSpec(Strict):
-
     adapter: Annotated[HttpAdapter | PythonAdapter | McpAdapter, Field(discriminator="kind")]
     description: Annotated[str, Field(min_length=1, max_length=4000)]
     effect: Effect

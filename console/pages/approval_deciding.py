@@ -123,7 +123,7 @@ def readable(found: Approval, args: Any, unreadable: Mapping[str, list[str]], ty
     if unreadable:
         raise Wrong(422, typed | {"told": unreadable})
     try:
-        same = canonical.dumps(canonical.clean(args)[0]) == bytes(found.args)
+        same = canonical.dumps(canonical.clean(args)[0]) == canonical.dumps(json.loads(bytes(found.args)))
     except ValueError as error:
         raise Wrong(422, typed | {"edit_errors": [f"This cannot be sent: {error}."]}) from None
     if same:

@@ -25,7 +25,7 @@ def effect_key(definition: ToolDefinition, args: JSON) -> str:
 
 
 def recorded_writes(run_id: UUID) -> dict[tuple[str, str], JSON]:
-    """(tool, sha256 of its arguments) -> result, for the applied writes of a run (and of the runs it retried in turn). Without those undone."""
+    """(tool, sha256 of its arguments) -> result, for the applied writes of a run (and of those it retried in turn), not undone."""
     found: dict[tuple[str, str], JSON] = {}
     following: UUID | None = run_id
     while following is not None:

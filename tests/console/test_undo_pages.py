@@ -15,6 +15,7 @@ from runs.states import CallState, RunState
 from tests.console.past import browser, called, ended
 from tests.runtime.waiting import World, add_call, make_world, person, running, waiting
 from tools import catalog
+from tools.models import Tool
 from tools.spec import ToolSpec
 
 from .callers import Caller, caller, refusal
@@ -49,7 +50,7 @@ def api(world: World) -> Caller:
 def made(world: World, ord: int = 1, state: str = "done") -> Run:
     """A run that has ended and opened a ticket."""
     run = ended(world, timedelta(minutes=1))
-    version = catalog.Tool.objects.get(name="create_ticket").current_id
+    version = Tool.objects.get(name="create_ticket").current_id
     result = {"ok": True, "ticket_id": "tkt_1"} if state == "done" else None
     called(run, ord, "create_ticket", state, effect="write", tool_version_id=version, args=ARGS, result=result)
     return run
@@ -204,7 +205,7 @@ def test_who_may_not_start_runs_undoes_nothing_and_another_tenants_calls_are_not
 # previews ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.mission("X8", "P3.2")
+@pytest.mark.mission("X8")
 def test_a_request_shows_what_it_would_change_as_text(world: World, client: Client) -> None:
     _, approval = waiting(world, preview=SEEN)
     page = client.get(f"/approvals/{approval.approval_id}/").content.decode()

@@ -100,6 +100,8 @@ CHANGES: dict[str, Any] = {
     "duplicate_when": "status == 410",
     "credential": "desk-token",
     "verify": {"adapter": {"kind": "http", "url": "https://desk.example.com/find"}, "applied_when": "result.found"},
+    "preview": {"adapter": {"kind": "http", "url": "https://desk.example.com/find"}, "before": {"status": "result.status"}},
+    "compensate": {"tool": "close_ticket"},
     "effect_key": "ticket:{a}",
     "effect_window_s": 60,
     "idempotency_window_s": 60,

@@ -62,7 +62,7 @@ async def asked_again(world: World, run: Run, before: Approval) -> Approval:
     return await pending(run)
 
 
-@pytest.mark.mission("X8", "P3.2")
+@pytest.mark.mission("X8")
 async def test_a_request_shows_what_the_call_would_change(world: World) -> None:
     await put_refund(world)
     arguments = await refund(world)
@@ -78,7 +78,7 @@ async def test_a_request_shows_what_the_call_would_change(world: World) -> None:
     assert [r["target"] for r in await world.received()].count("list_charges") == 3  # the test's own, when asked, before it was sent
 
 
-@pytest.mark.mission("X8", "P3.2")
+@pytest.mark.mission("X8")
 async def test_a_target_that_changed_voids_the_approval_and_people_are_asked_again(world: World) -> None:
     await put_refund(world)
     arguments = await refund(world)

@@ -1,6 +1,7 @@
 """Undoing an applied write: a run of its own with the one call that undoes it, decided like every other call, once."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tenants.models import AuditEntry
 from tools import catalog
 from tools.spec import ToolSpec
 
+from .waiting import at_once
 from .world import OPEN, TEXT, TICKET, World, call, schema
 
 UNDO = {"tool": "close_ticket", "args": {"ticket_id": "result.ticket_id"}}
@@ -111,6 +113,17 @@ async def test_a_write_is_undone_once(world: World) -> None:
 
 
 @pytest.mark.mission("X8")
+async def test_two_people_who_undo_at_once_make_one_run(world: World) -> None:
+    run = await applied(world)
+    people = [world.people[name] for name in ("operator", "approver", "admin", "second")]
+    moves = [partial(undo.undo, actor, run.id, 1, 1, "opened by mistake") for actor in people]
+    came = await sync_to_async(at_once)(*moves)
+    assert sum(isinstance(one, Run) for one in came) == 1
+    assert {one.code for one in came if isinstance(one, Refused)} == {"undo_under_way"}
+    assert await Run.objects.acount() == 2
+
+
+@pytest.mark.mission("X8")
 async def test_an_undo_that_was_not_made_may_be_asked_for_again_and_only_from_the_first_run(world: World) -> None:
     run = await applied(world)
     first = await undone(world, run)
@@ -137,7 +150,7 @@ async def test_an_undo_is_not_undone(world: World) -> None:
     assert await refusal(world, made) == (409, "undo_of_undo")
 
 
-@pytest.mark.mission("X8", "P7.6")
+@pytest.mark.mission("X8")
 async def test_a_write_whose_outcome_is_unknown_is_not_undone(world: World) -> None:
     await put_tools(world, idempotency="none")
     await world.fault("create_ticket", "drop_after")
