@@ -139,8 +139,10 @@ def body(request: Request) -> Any:
     return request.data
 
 
-def acting(request: Request) -> Actor:
+def acting(request: Request, scope: str) -> Actor:
+    """Who asks. The scope comes first: nothing of the body is answered without it."""
     actor: Actor = request.auth  # type: ignore[assignment]
+    actor.need(scope)
     return actor
 
 
@@ -151,8 +153,7 @@ def plain(model: type[BaseModel]) -> dict[str, Any]:
 class Groups(APIView):
     @extend_schema(operation_id="list_groups", responses=answers({200: listed(GROUP)}))
     def get(self, request: Request) -> Response:
-        actor = acting(request)
-        actor.need("config:read")
+        actor = acting(request, "config:read")
         rows: QuerySet[Group] = Group.objects.filter(tenant=actor.tenant).select_related("tenant").prefetch_related("people")
         return Response({"items": [group_record(one) for one in rows.order_by("name")], "next_cursor": None})
 
@@ -160,19 +161,18 @@ class Groups(APIView):
 class OneGroup(APIView):
     @extend_schema(operation_id="get_group", responses=answers({200: GROUP}))
     def get(self, request: Request, name: str) -> Response:
-        actor = acting(request)
-        actor.need("config:read")
+        actor = acting(request, "config:read")
         return Response(group_record(groups.find(actor, actor.tenant, name)))
 
     @extend_schema(operation_id="put_group", request=plain(WantedGroup), responses=answers({200: GROUP, 201: GROUP}))
     def put(self, request: Request, name: str) -> Response:
-        actor, wanted = acting(request), WantedGroup.model_validate(body(request))
+        actor, wanted = acting(request, "config:write"), WantedGroup.model_validate(body(request))
         made, action = groups.put(actor, actor.tenant, name, wanted.people, wanted.escalates_to, wanted.reason)
         return Response(group_record(made), status=201 if action == "create" else 200)
 
     @extend_schema(operation_id="delete_group", responses=answers({204: {}}))
     def delete(self, request: Request, name: str) -> Response:
-        actor = acting(request)
+        actor = acting(request, "config:write")
         groups.delete(actor, groups.find(actor, actor.tenant, name))
         return Response(status=204)
 
@@ -180,14 +180,13 @@ class OneGroup(APIView):
 class Delegations(APIView):
     @extend_schema(operation_id="list_delegations", responses=answers({200: listed(DELEGATION)}))
     def get(self, request: Request) -> Response:
-        actor = acting(request)
-        actor.need("approvals:read")
+        actor = acting(request, "approvals:read")
         rows = delegations.visible(actor)[:200]
         return Response({"items": [delegation_record(one) for one in rows], "next_cursor": None})
 
     @extend_schema(operation_id="give_delegation", request=plain(WantedDelegation), responses=answers({201: DELEGATION}))
     def post(self, request: Request) -> Response:
-        actor, wanted = acting(request), WantedDelegation.model_validate(body(request))
+        actor, wanted = acting(request, "approvals:decide"), WantedDelegation.model_validate(body(request))
         made = delegations.give(actor, actor.tenant, to=wanted.to, until=wanted.until, of=wanted.of, reason=wanted.reason)
         return Response(delegation_record(made), status=201)
 
@@ -195,21 +194,20 @@ class Delegations(APIView):
 class RevokeDelegation(APIView):
     @extend_schema(operation_id="revoke_delegation", request=REASON, responses=answers({200: DELEGATION}))
     def post(self, request: Request, delegation_id: str) -> Response:
-        actor, why = acting(request), Because.model_validate(body(request))
+        actor, why = acting(request, "approvals:decide"), Because.model_validate(body(request))
         return Response(delegation_record(delegations.revoke(actor, delegations.find(actor, delegation_id), why.reason)))
 
 
 class Grants(APIView):
     @extend_schema(operation_id="list_grants", responses=answers({200: listed(GRANT)}))
     def get(self, request: Request) -> Response:
-        actor = acting(request)
-        actor.need("approvals:read")
+        actor = acting(request, "approvals:read")
         found, more = paging.page(standing_grants.visible(actor), request.query_params, "grt")
         return Response(paging.answer([grant_record(one) for one in found], more))
 
     @extend_schema(operation_id="give_grant", request=plain(WantedGrant), responses=answers({201: GRANT}))
     def post(self, request: Request) -> Response:
-        actor, wanted = acting(request), WantedGrant.model_validate(body(request))
+        actor, wanted = acting(request, "approvals:decide"), WantedGrant.model_validate(body(request))
         return Response(grant_record(given(actor, wanted)), status=201)
 
 
@@ -224,15 +222,14 @@ def given(actor: Actor, wanted: WantedGrant) -> StandingGrant:
 class OneGrant(APIView):
     @extend_schema(operation_id="get_grant", description="With the last calls that used it.", responses=answers({200: GRANT}))
     def get(self, request: Request, grant_id: str) -> Response:
-        actor = acting(request)
-        actor.need("approvals:read")
+        actor = acting(request, "approvals:read")
         return Response(grant_record(standing_grants.find(actor, grant_id), uses=True))
 
 
 class RevokeGrant(APIView):
     @extend_schema(operation_id="revoke_grant", request=REASON, responses=answers({200: GRANT}))
     def post(self, request: Request, grant_id: str) -> Response:
-        actor, why = acting(request), Because.model_validate(body(request))
+        actor, why = acting(request, "approvals:decide"), Because.model_validate(body(request))
         return Response(grant_record(standing_grants.revoke(actor, standing_grants.find(actor, grant_id), why.reason)))
 
 
@@ -243,7 +240,7 @@ class ReviewerHealth(APIView):
         responses=answers({200: HEALTH}),
     )
     def get(self, request: Request) -> Response:
-        found = reviewers.look(acting(request))
+        found = reviewers.look(acting(request, "approvals:read"))
         told = [{"code": one.code, "subject": one.subject, "n": one.n, "text": one.text} for one in found.findings]
         lists = {"people": [line_record(one) for one in found.people], "tools": [line_record(one) for one in found.tools]}
         return Response({"days": reviewers.DAYS, "decided": found.decided, "expired": found.expired, **lists, "findings": told})
@@ -252,14 +249,13 @@ class ReviewerHealth(APIView):
 class Reviews(APIView):
     @extend_schema(operation_id="list_reviews", responses=answers({200: listed(REVIEW)}))
     def get(self, request: Request) -> Response:
-        actor = acting(request)
-        actor.need("approvals:read")
+        actor = acting(request, "approvals:read")
         return Response({"items": [review_record(one) for one in reviews.visible(actor)[:200]], "next_cursor": None})
 
 
 class Reviewed(APIView):
     @extend_schema(operation_id="review_approval", request=plain(Noted), responses=answers({200: REVIEW}))
     def post(self, request: Request, approval_id: str) -> Response:
-        actor, noted = acting(request), Noted.model_validate(body(request))
+        actor, noted = acting(request, "approvals:decide"), Noted.model_validate(body(request))
         done = reviews.reviewed(actor, find_approval(actor, approval_id), noted.note)
         return Response(review_record(reviews.visible(actor).get(pk=done.pk)))

@@ -75,6 +75,7 @@ class OneBreaker(APIView):
     )
     def post(self, request: Request, breaker_id: str) -> Response:
         actor = actor_of(request)
+        actor.need("runs:write")
         word = Word.model_validate(body_of(request))
         if not breaker_id.isascii() or not breaker_id.isdecimal() or len(breaker_id) > 18:
             raise NotFound("breaker")

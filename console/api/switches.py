@@ -102,6 +102,7 @@ class Switches(APIView):
     )
     def post(self, request: Request) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:write")
         if not isinstance(request.data, dict):
             raise Refused("validation", "The body must be a JSON object.", 422)
         said = Throw.model_validate(request.data)
@@ -129,6 +130,7 @@ class LiftSwitch(APIView):
     )
     def post(self, request: Request, switch_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("runs:write")
         if not isinstance(request.data, dict):
             raise Refused("validation", "The body must be a JSON object.", 422)
         said = Lift.model_validate(request.data)

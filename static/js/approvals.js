@@ -64,7 +64,7 @@
     for (const row of all("[data-field]", det())) {
       const field = row.querySelector("[form=decision]"), changed = !!field && isChanged(field), was = row.querySelector("[data-was]");
       row.classList.toggle("moved", changed);
-      was?.classList.toggle("gone", changed);
+      was?.classList.toggle("struck", changed);
       many += changed;
     }
     doc.getElementById("edited-count").textContent = many ? `${many} edit${many > 1 ? "s" : ""}, not recorded yet` : "";

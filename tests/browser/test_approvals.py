@@ -87,7 +87,7 @@ def test_an_edited_amount_needs_the_first_approver_again(stack: Stack, signed_in
     opened(editor, approval["approval_id"])
     editor.keyboard.press("e")
     amount = editor.get_by_label("amount", exact=True)
-    expect(amount).to_be_focused()
+    expect(editor.get_by_label("account_id")).to_be_focused()
     amount.fill("3")
     expect(editor.locator("#edited-count")).to_have_text("1 edit, not recorded yet")
     assert violations(editor) == []
@@ -126,7 +126,7 @@ def test_whoever_edits_while_another_decides_sees_who_and_loses_nothing(stack: S
     editor, other = signed_in("admin"), signed_in("approver")
     opened(editor, approval["approval_id"], "?edit=1")
     editor.get_by_label("amount", exact=True).fill("3")
-    editor.get_by_label("Reason").fill("half is enough")
+    editor.locator("#reason").fill("half is enough")
     opened(other, approval["approval_id"])
     other.keyboard.press("r")
     other.locator("dialog[open]").get_by_label("Reason").fill("not a duplicate")
@@ -134,7 +134,7 @@ def test_whoever_edits_while_another_decides_sees_who_and_loses_nothing(stack: S
     expect(editor.locator("#approval-status")).to_contain_text("approver rejected this")
     expect(editor.get_by_role("button", name="Approve with edit")).to_be_disabled()
     expect(editor.get_by_label("amount", exact=True)).to_have_value("3")
-    expect(editor.get_by_label("Reason")).to_have_value("half is enough")
+    expect(editor.locator("#reason")).to_have_value("half is enough")
     assert not editor.get_by_label("amount", exact=True).is_editable()
 
 

@@ -89,7 +89,12 @@ def test_a_tool_is_made_changed_and_read(desk: Desk) -> None:
         ({"adapter": {"kind": "python", "name": "os.system"}}, 422, "validation", "adapter"),
         ({"adapter": {"kind": "mcp", "server": "s", "tool": "t"}}, 422, "unknown_server", "mcp_servers"),
         ({"preview": {"a": 1}}, 422, "validation", "preview"),
-        ({"preview": {"adapter": {"kind": "http", "url": "http://10.0.0.7/x"}, "before": {"a": "1"}}}, 422, "egress_refused", "10.0.0.7:80"),
+        (
+            {"preview": {"adapter": {"kind": "http", "url": "http://10.0.0.7/x"}, "before": {"a": "1"}}},
+            422,
+            "egress_refused",
+            "10.0.0.7:80",
+        ),
         ({"compensate": {"tool": "create_ticket"}}, 422, "bad_compensation", "itself"),
         ({"retry": {"max_attempts": "many"}}, 422, "validation", "retry"),
         ({"retry": {"backoff_ms": {}}}, 422, "validation", "retry"),

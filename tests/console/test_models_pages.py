@@ -212,7 +212,7 @@ def test_a_word_without_sense_or_reason_is_refused(world: World, body: dict[str,
 def test_a_breaker_of_another_tenant_is_not_found_and_a_viewer_moves_none(world: World) -> None:
     row, word = opened(world), {"action": "open", "reason": "because"}
     assert refusal(caller(make_world("globex", "other").operator).post(f"/breakers/{row.pk}", word))[0] == 404
-    assert refusal(caller(person(world.tenant, "vera", "viewer")).post(f"/breakers/{row.pk}", word)) == (403, "role_missing")
+    assert refusal(caller(person(world.tenant, "vera", "viewer")).post(f"/breakers/{row.pk}", word)) == (403, "scope_missing")
     assert refusal(caller(world.operator).post("/breakers/nonsense", word))[0] == 404
     assert refusal(caller(world.operator, "config:read").post(f"/breakers/{row.pk}", word))[0] == 403
 

@@ -29,7 +29,8 @@ def kind(schema: Any, value: Any = ABSENT) -> str:
         ({"enum": ["a", 1, None]}, 1, "enum"), ({"enum": [{"b": 1}]}, {"b": 1}, "json"), (TEXT | {"format": "date"}, "2026-11-23", "date"),
         (TEXT | {"format": "date"}, "soon", "text"), ({"type": "array", "items": TEXT}, ["a", "b"], "lines"),
         ({"type": "array", "items": TEXT}, ["a\nb"], "json"), ({"type": "array", "items": {"type": "object"}}, [{}], "json"),
-        ({"type": ["string", "null"]}, None, "json"), ({"anyOf": [TEXT]}, "x", "json"), ({"$ref": "#/$defs/x"}, "x", "json"), ({}, 1, "json"),
+        ({"type": ["string", "null"]}, None, "json"), ({"anyOf": [TEXT]}, "x", "json"), ({"$ref": "#/$defs/x"}, "x", "json"),
+        ({}, 1, "json"),
         (TEXT, "ad\u202enimda", "json"), (TEXT, "zero\u200bwidth", "json"), (TEXT, "p\u0430ypal", "json"), (TEXT, "\r", "json"),
         (TEXT | {"readOnly": True}, "x", "locked"), ({"const": 1}, 1, "locked"), (TEXT | {"writeOnly": True}, "x", "secret"),
         (TEXT | {"format": "password"}, "x", "secret"), (TEXT | {"x-sensitive": True}, "x", "secret"),
@@ -60,7 +61,8 @@ def test_a_reference_hides_what_it_may_lead_to() -> None:
 
 
 SCHEMA = of(
-    amount={"type": "number"}, note=TEXT, when=TEXT | {"format": "date"}, tags={"type": "array", "items": TEXT}, key=TEXT | {"readOnly": True},
+    amount={"type": "number"}, note=TEXT, when=TEXT | {"format": "date"}, tags={"type": "array", "items": TEXT},
+    key=TEXT | {"readOnly": True},
     token=TEXT | {"writeOnly": True}, address=of(city=TEXT, zip={"type": "integer"}), flag={"type": "boolean"}, any={},
 )  # fmt: skip
 ARGS = {
@@ -101,7 +103,8 @@ def test_an_emptied_optional_field_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("typed", "pointer", "words"),
     [
-        ({"amount": "much"}, "/amount", "a number"), ({"amount": "NaN"}, "/amount", "a number"), ({"amount": "0x10"}, "/amount", "a number"),
+        ({"amount": "much"}, "/amount", "a number"), ({"amount": "NaN"}, "/amount", "a number"),
+        ({"amount": "0x10"}, "/amount", "a number"),
         ({"address__zip": "3.5"}, "/address/zip", "whole number"), ({"any": "{'a': 1}"}, "/any", "not JSON (line 1)"),
         ({"any": "[" * 100 + "]" * 100}, "/any", "not JSON"),
     ],
