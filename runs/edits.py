@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,10 @@ def change(actor: Actor, run: Run | None, approval: Approval, *, verdict: str, s
     version = ToolVersion.objects.filter(pk=approval.tool_version_id or UUID(int=0)).first()
     if version is None:
         raise Refused("args_refused", "The tool of this call is gone, so other arguments cannot be checked.", 422, field="args")
+    if locked := locked_fields(version.input_schema, json.loads(bytes(approval.args)), args):
+        raise Refused(
+            "args_invalid", f"{', '.join(locked)} cannot be changed.", 422, field="args", errors=[f"/{n}: locked" for n in locked]
+        )
     if found := schemas.compile(dict(version.input_schema)).errors(json.loads(written)):
         raise Refused("args_invalid", f"The arguments do not fit the tool: {'; '.join(found)}.", 422, field="args", errors=found)
     fields = {**approval.sealed, "args_sha256": hashlib.sha256(written).hexdigest()}
@@ -40,6 +45,13 @@ def change(actor: Actor, run: Run | None, approval: Approval, *, verdict: str, s
         rows = Call.objects.filter(run_id=run.id, step=approval.step, ord=approval.ord, state=CallState.WAITING_APPROVAL)
         rows.update(args=written, proposed=edited.proposed)
     return edited
+
+
+def locked_fields(schema: Mapping[str, Any], was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The arguments that the schema says are read-only and that differ all the same."""
+    parts = schema.get("properties")
+    read_only = [n for n, part in parts.items() if isinstance(part, dict) and part.get("readOnly")] if isinstance(parts, dict) else []
+    return [name for name in read_only if was.get(name) != now.get(name)]
 
 
 def changed_fields(edited: Approval) -> list[str]:

@@ -78,6 +78,11 @@ def tool_record(tool: Tool) -> dict[str, Any]:
     return body | (version_record(version) if version else {})
 
 
+def for_eyes(actor: Actor, body: dict[str, Any]) -> dict[str, Any]:
+    """Which other tenants see a thing is the platform's to know."""
+    return body if actor.platform_admin else body | {"tenants": [slug for slug in body["tenants"] if slug == actor.tenant.slug]}
+
+
 def origin_record(tool: Tool) -> dict[str, Any] | None:
     return {key: part for key, part in tool.origin.items() if key != "definition"} if tool.origin else None
 
@@ -145,7 +150,7 @@ class Tools(APIView):
         actor = actor_of(request)
         actor.need("config:read")
         tools = Tool.objects.select_related("current").filter(seen_by(actor)).order_by("name")
-        return Response({"items": [tool_record(tool) for tool in tools], "next_cursor": None})
+        return Response({"items": [for_eyes(actor, tool_record(tool)) for tool in tools], "next_cursor": None})
 
 
 class OneTool(APIView):
@@ -156,7 +161,7 @@ class OneTool(APIView):
         tool = Tool.objects.select_related("current").filter(seen_by(actor), name=name).first()
         if tool is None:
             raise NotFound("tool")
-        return Response(tool_record(tool))
+        return Response(for_eyes(actor, tool_record(tool)))
 
     @extend_schema(operation_id="put_tool", request=TOOL_BODY, responses=answers({200: TOOL, 201: TOOL}))
     def put(self, request: Request, name: str) -> Response:
@@ -174,7 +179,7 @@ class Agents(APIView):
         actor = actor_of(request)
         actor.need("config:read")
         found = agents(actor).prefetch_related("releases").order_by("name")
-        return Response({"items": [agent_record(agent) for agent in found], "next_cursor": None})
+        return Response({"items": [for_eyes(actor, agent_record(agent)) for agent in found], "next_cursor": None})
 
 
 class OneAgent(APIView):
@@ -185,7 +190,7 @@ class OneAgent(APIView):
         agent = agents(actor).filter(name=name).first()
         if agent is None:
             raise NotFound("agent")
-        return Response(agent_record(agent))
+        return Response(for_eyes(actor, agent_record(agent)))
 
     @extend_schema(operation_id="put_agent", request=AGENT_BODY, responses=answers({200: AGENT, 201: AGENT}))
     def put(self, request: Request, name: str) -> Response:

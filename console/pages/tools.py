@@ -1,9 +1,9 @@
 """Tools as pages: how each fares, and of one tool what it may do, who may call it, and what was called lately."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -81,8 +81,20 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
     held = breakers.of_hosts(actor, {host})
     context = row(tool, health, may_edit(actor), held) | described(tool.current) | of_host(actor, host, held.get(host, []), request.path)
     context |= {"permissions": permissions(actor, name), "calls": recent(actor, name), "default": default(tool.current), "asks": asks(tool)}
+    context |= {"wrote": wrote(actor, tool, now)}
     context |= {"what_if": what_if.blank(actor, tool, "", actor.tenant.slug) if tool.current else None}
     return render(request, "pages/tool.html", context)
+
+
+def wrote(actor: Actor, tool: Tool, now: datetime) -> JSON | None:
+    """What this tool changed in a day, in the tenants that the actor sees: sent, applied, unknown, and by how many runs."""
+    if tool.current is None or tool.current.effect == "read":
+        return None
+    sent = Call.objects.filter(~Q(effect="read"), name=tool.name, dispatched_at__gte=now - DAY)
+    mine = sent if actor.platform_admin else sent.filter(tenant_id=actor.tenant.id)
+    return mine.aggregate(
+        applied=Count("ord", filter=Q(state="done")), unknown=Count("ord", filter=Q(state="unknown")), runs=Count("run_id", distinct=True)
+    )
 
 
 def asks(tool: Tool) -> bool:

@@ -163,7 +163,7 @@ def test_the_pages_cost_the_same_few_queries_however_much_there_is(world: World,
     client = browser(world.operator)
     with django_assert_max_num_queries(7):
         client.get("/tools/")
-    with django_assert_max_num_queries(11):
+    with django_assert_max_num_queries(12):
         client.get("/tools/create_ticket/")
 
 

@@ -166,7 +166,8 @@ def test_a_refusal_leaves_no_trace(world):
 
 
 def desk_tool():
-    schema = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": {"type": "integer", "maximum": 9}}}
+    parts = {"n": {"type": "integer", "maximum": 9}, "to": {"type": "string", "readOnly": True}}
+    schema = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": parts}
     tool = Tool.objects.create(name="desk")
     return ToolVersion.objects.create(
         tool=tool, number=1, description="d", effect="write", adapter={}, input_schema=schema, timeout_s=1, sha256="0" * 64
@@ -180,7 +181,7 @@ SEALED = {name: "x" for name in FIELDS}
 def test_other_arguments_pass_the_schema_and_need_another_person(world):
     args = {"args": b'{"n":1}', "tool_version_id": desk_tool().id, "sealed": SEALED}
     run, approval = waiting(world, **args)
-    for wrong in ({"n": 10}, {"n": "1"}, {}, {"n": 1, "more": 2}):
+    for wrong in ({"n": 10}, {"n": "1"}, {}, {"n": 1, "more": 2}, {"n": 2, "to": "elsewhere"}):
         assert refusal(world.operator, approval, args=wrong).code == "args_invalid"
     assert refusal(world.operator, approval, verdict="reject", args={"n": 2}).code == "args_refused"
     edited = decide(world.operator, approval, args={"n": 2})
