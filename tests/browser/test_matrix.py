@@ -45,7 +45,7 @@ def test_arrows_move_in_the_grid_and_tab_leaves_it(stack: Stack, signed_in: Sign
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
-    assert at(page) == "create_ticket", "the edge holds"
+    assert at(page) == "close_ticket", "the edge holds"
     page.keyboard.press("Control+End")
     assert at(page).endswith("send_email for support-triage")
     page.keyboard.press("Tab")
@@ -87,6 +87,7 @@ def test_a_permission_is_changed_from_the_keyboard_after_its_effect_was_shown(st
     expect(page.locator(".sentence")).to_contain_text("Removes the row")
     page.get_by_label("Reason").fill("Looked.")
     page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("Saved. Runs that go on")).to_be_visible()
     assert cell(page, "create_ticket", "support-triage").startswith("Ask 1, inherited")
 
 

@@ -54,7 +54,7 @@ async def test_no_message_that_was_harmed_is_accepted_and_none_is_lost_in_an_out
         except Unverified:
             pass
     assert accepted == 0 and len(ways) == 5
-    delivered, sends = await after_an_outage(size(300, 40))
+    delivered, sends = await after_an_outage(size(120, 40))
     figure("T56", "webhooks: harmed, repeated or late ones refused; every message of an outage of over an hour delivered under one id",
            n=TRIES, seed=56, seconds=time.monotonic() - began, **dict(sorted(ways.items())), accepted=accepted,
            messages_in_the_outage=delivered, sends_of_them=sends, second_ids=0)  # fmt: skip
