@@ -4,14 +4,11 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from approvals import gate
 from approvals.digest import Sealed, digest, sealed
 from approvals.models import Approval
 from runs.events import Kind, event
-from runs.history import append
-from runs.models import Run
 from runs.states import Outcome, RunState
 from tools import canonical, policy
 
@@ -24,25 +21,23 @@ REFUSED = {Approval.State.REJECTED: Outcome.APPROVAL_REJECTED, Approval.State.EX
 
 async def check(f: Flight, e: Services, turn: Turn) -> bool:
     """After the run was concluded with this turn's text. True: it waits for a person instead."""
-    if f.ending is None or f.ending.state is not RunState.SUCCEEDED or not any(r.on == "answer" for r in f.snapshot.rules):
+    rules = [rule for rule in f.snapshot.rules if rule.on == "answer"]
+    if f.ending is None or f.ending.state is not RunState.SUCCEEDED or not (rules or f.fence > 1):
+        return False
+    state: str | None = await e.orm(verdict, f.id, turn.step, digest(seal(f, turn))) if f.fence > 1 else None
+    if state in REFUSED:  # a person's no stands, also where the rule that asked is gone by now
+        f.ending = withheld(REFUSED[Approval.State(state)], "A person did not let it out.")
         return False
     await facts.look_at_day(f, e)
     text, now = (turn.reply or {}).get("text") or "", datetime.now(UTC).isoformat()
-    decision = policy.on_answer(text, facts.run(f, turn), f.snapshot.rules, facts.sources(f), now, f.day)
-    if decision.verdict == "allow":
-        return False
-    if decision.verdict == "ask":
-        state: str | None = await e.orm(verdict, f.id, turn.step, digest(seal(f, turn)))
-        if state == Approval.State.CONSUMED:
-            return False
-        if state is None:
-            return await ask(f, e, turn, decision)
-        f.ending = withheld(REFUSED.get(Approval.State(state), Outcome.POLICY_DENIED), f"A person did not let it out: {decision.why}")
-        return False
-    because = [{"step": s.step, "tool": s.tool, "brought": s.brought} for s in decision.because]
-    data: JSON = {"by": decision.by, "rev": f.snapshot.rev, "of": "answer", "because": because}
-    f.say(Kind.POLICY_VIOLATED, step_id=turn.step, result="denied", error_type="policy", data=data)
-    f.ending = withheld(Outcome.POLICY_DENIED, decision.why)
+    decision = policy.on_answer(text, facts.run(f, turn), rules, facts.sources(f), now, f.day)
+    if decision.verdict == "ask" and state != Approval.State.CONSUMED:
+        return await ask(f, e, turn, decision)
+    if decision.verdict == "deny":
+        because = [{"step": s.step, "tool": s.tool, "brought": s.brought} for s in decision.because]
+        data: JSON = {"by": decision.by, "rev": f.snapshot.rev, "of": "answer", "because": because}
+        f.say(Kind.POLICY_VIOLATED, step_id=turn.step, result="denied", error_type="policy", data=data)
+        f.ending = withheld(Outcome.POLICY_DENIED, decision.why)
     return False
 
 
@@ -100,8 +95,6 @@ def open_request(run_id: UUID, fence: int, entry: int, step: int, values: JSON) 
     )  # fmt: skip
     data = {"approval_id": approval.approval_id, "digest": approval.digest, "needed": approval.needed, "of": "answer"}
     parked = {"state": RunState.WAITING_APPROVAL, "reason": "answer"}
-    append(run, [event(Kind.APPROVAL_REQUESTED, step_id=step, ord=0, data=data), event(Kind.RUN_PARKED, step_id=step, data=parked)])
-    Run.objects.filter(id=run.id).update(
-        entry=entry + 1, state=RunState.WAITING_APPROVAL, owner=None, hold_until=None, seq=run.seq, waiting_since=Now()
-    )
+    told = [event(Kind.APPROVAL_REQUESTED, step_id=step, ord=0, data=data), event(Kind.RUN_PARKED, step_id=step, data=parked)]
+    asking.park(run, RunState.WAITING_APPROVAL, told)
     return True

@@ -103,6 +103,14 @@ def held(run_id: UUID, fence: int, entry: int) -> Run:
     return run
 
 
+def park(run: Run, state: RunState, told: list[tuple[str, str]], **more: Any) -> None:
+    """Under the run's lock, as its next entry: let go of it until a person has decided."""
+    append(run, told)
+    Run.objects.filter(id=run.id).update(
+        entry=run.entry + 1, state=state, owner=None, hold_until=None, seq=run.seq, waiting_since=Now(), **more
+    )  # fmt: skip
+
+
 @dataclass(slots=True)
 class Opened:
     """What became of a turn's requests. `granted`: ord -> approval, of those that standing grants approved."""
@@ -144,15 +152,14 @@ def open_requests(
             told.append(event(Kind.APPROVAL_DECIDED, step_id=step, ord=a.call.ord, tool=a.call.name, result="ok", data=told_of(approval)))
             opened.granted[a.call.ord] = approval.id
     opened.parked = len(opened.granted) < len(asks)
-    values: dict[str, Any] = {"entry": entry + 1}
     if opened.parked:
-        told.append(event(Kind.RUN_PARKED, step_id=step, data={"state": RunState.WAITING_APPROVAL}))
-        values |= {"state": RunState.WAITING_APPROVAL, "owner": None, "hold_until": None, "waiting_since": Now()}
-    append(run, told)
+        park(run, RunState.WAITING_APPROVAL, [*told, event(Kind.RUN_PARKED, step_id=step, data={"state": RunState.WAITING_APPROVAL})])
+    else:
+        append(run, told)
+        Run.objects.filter(id=run.id).update(seq=run.seq, entry=run.entry + 1)
     calls = Call.objects.filter(run_id=run.id, step=step, state=CallState.WAITING_APPROVAL)
     for ord_, approval_id in opened.granted.items():
         calls.filter(ord=ord_).update(state=CallState.READY, approval_id=approval_id)
-    Run.objects.filter(id=run.id).update(seq=run.seq, **values)
     fp("in_ask")
     return opened
 

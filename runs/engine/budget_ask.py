@@ -3,15 +3,12 @@
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from approvals import gate
 from approvals.digest import digest, sealed
 from approvals.models import Approval
 from runs import grants
 from runs.events import Kind, event
-from runs.history import append
-from runs.models import Run
 from runs.states import RunState
 from tools import canonical
 
@@ -63,15 +60,10 @@ def open_request(
         starter_id=run.starter_id, needed=1, expires_s=expires_s, kind=Approval.Kind.BUDGET,
     )  # fmt: skip
     data = {"approval_id": approval.approval_id, "digest": approval.digest, "needed": 1, "limit": question["limit"]}
-    append(
-        run,
-        [
-            event(Kind.RUNG_ENTERED, step_id=question["step"], result="degraded", data=rungs[-1]),
-            event(Kind.APPROVAL_REQUESTED, step_id=question["step"], ord=0, data=data),
-            event(Kind.RUN_PARKED, step_id=question["step"], data={"state": RunState.WAITING_BUDGET, "reason": "budget"}),
-        ],
-    )
-    Run.objects.filter(id=run.id).update(
-        entry=entry + 1, state=RunState.WAITING_BUDGET, owner=None, hold_until=None, seq=run.seq, waiting_since=Now(), rungs=rungs
-    )
+    told = [
+        event(Kind.RUNG_ENTERED, step_id=question["step"], result="degraded", data=rungs[-1]),
+        event(Kind.APPROVAL_REQUESTED, step_id=question["step"], ord=0, data=data),
+        event(Kind.RUN_PARKED, step_id=question["step"], data={"state": RunState.WAITING_BUDGET, "reason": "budget"}),
+    ]
+    asking.park(run, RunState.WAITING_BUDGET, told, rungs=rungs)
     return True

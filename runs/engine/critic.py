@@ -10,7 +10,6 @@ import json
 from runs.events import Kind
 from runs.inference import tiers
 from runs.ladder import Trigger
-from runs.states import CallState
 from runs.verdicts import verdict_of
 
 from . import ladder
@@ -80,4 +79,3 @@ async def judge(f: Flight, e: Services, turn: Turn) -> None:
 def give_up(turn: Turn) -> None:
     """The critique cannot be had (no answer, no budget): that is its verdict."""
     turn.given_up = True
-    turn.state = CallState(turn.state) if turn.state else None

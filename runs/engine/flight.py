@@ -166,6 +166,11 @@ class Flight:
         return next((turn for turn in reversed(self.turns) if not turn.settled), self.turns[-1] if self.turns else None)
 
     @property
+    def taken(self) -> list[JSON]:
+        """The rungs that had something to give."""
+        return [entry for entry in self.rungs if not entry.get("missed")]
+
+    @property
     def work(self) -> list[Turn]:
         """The turns that make up the answer: without critiques and those given up."""
         return [turn for turn in self.turns if turn.role != CRITIQUE and not turn.given_up]

@@ -122,7 +122,7 @@ async def look(f: Flight, e: Services) -> None:
         if any(entry["on"] == trigger and entry["step"] == last_step(f) for entry in f.rungs):
             continue  # taken before the run was parked
         if await step_down(f, e, trigger, {"tool": calls[0].name, "error_type": calls[0].error}) and f.stance.mode == "draft":
-            keep(f, last, trigger, calls)
+            keep(f, f.work[-1], trigger, calls)
     if f.ending is None and last and going_in_circles(f):
         f.ending = Ending(RunState.FAILED, Outcome.LOOP_DETECTED, error={"error_type": "loop", "message": "The run repeated itself."})
     if f.ending is None and last and last.calls:
@@ -132,7 +132,7 @@ async def look(f: Flight, e: Services) -> None:
 def going_in_circles(f: Flight) -> bool:
     """It was stopped and told, and did it again; a rung gives it one more chance."""
     stopped = [turn.step for turn in f.work if any(call.error == "loop" for call in turn.calls)]
-    since = max((entry["step"] for entry in f.rungs if entry["on"] == Trigger.LOOP and not entry.get("missed")), default=0)
+    since = max((entry["step"] for entry in f.taken if entry["on"] == Trigger.LOOP), default=0)
     return len([step for step in stopped if step > since]) >= ENDS_AFTER and stopped[-1] == f.work[-1].step
 
 
@@ -174,9 +174,9 @@ def trigger_of(call: ToolCall) -> Trigger | None:
     return Trigger.TOOL_UNAVAILABLE if call.error in UNAVAILABLE else None
 
 
-def keep(f: Flight, turn: Turn | None, trigger: Trigger, calls: list[ToolCall]) -> None:
+def keep(f: Flight, turn: Turn, trigger: Trigger, calls: list[ToolCall]) -> None:
     """The writes that a tool could not take become drafts: certainly not applied, shown to a person, told so to the model."""
-    if turn is None or trigger is not Trigger.TOOL_UNAVAILABLE:
+    if trigger is not Trigger.TOOL_UNAVAILABLE:
         return
     for call in calls:
         definition = f.release.tools.get(call.name)
@@ -197,4 +197,4 @@ def draft(f: Flight, turn: Turn, call: ToolCall) -> None:
 
 def left(f: Flight) -> list[dict[str, Any]]:
     """The rungs the run stood on when it ended."""
-    return [{"n": entry["n"], "on": entry["on"], "do": entry["do"]} for entry in f.rungs if not entry.get("missed")]
+    return [{"n": entry["n"], "on": entry["on"], "do": entry["do"]} for entry in f.taken]

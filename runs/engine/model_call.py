@@ -256,8 +256,7 @@ def conclude(f: Flight, turn: Turn) -> None:
     elif not reply["text"].strip():
         failed(f, Outcome.EMPTY_ANSWER, "The model answered nothing.", "empty_answer")
     else:
-        degraded = any(not entry.get("missed") for entry in f.rungs)
-        f.ending = Ending(RunState.SUCCEEDED, Outcome.COMPLETED_DEGRADED if degraded else Outcome.COMPLETED, answer_step=turn.step)
+        f.ending = Ending(RunState.SUCCEEDED, Outcome.COMPLETED_DEGRADED if f.taken else Outcome.COMPLETED, answer_step=turn.step)
 
 
 def sha256(text: str) -> str:

@@ -22,6 +22,7 @@ from .stack import Stack
 COMPLAINT = "URGENT: I was charged twice on acct_1001. Please help!"
 PLANNER = {"planner": {"model": "primary"}}
 TOOLS = ["search_docs", "fetch_account", "create_ticket", "send_email"]
+DEMO = ("acme", "globex")  # other files of these tests lay out tenants of their own, with rows that no run made
 AGENTS = {
     "permissions": [{"tool": "create_ticket", "agent": "clerk", "decision": "allow", "loosen": True}],
     "agents": [
@@ -342,10 +343,11 @@ def in_flight(stack: Stack) -> tuple[int, int]:
 def test_every_run_of_these_stories_is_rebuilt_from_its_events_and_the_rows_they_name(desk: Stack) -> None:
     rows = rows_of_runs(desk)
     found: list[dict[str, Any]] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = desk.api("GET", f"/runs?limit=20&cursor={cursor}", key="admin_api_key").body
-        found, cursor = found + page["items"], page["next_cursor"]
+    for tenant in DEMO:
+        cursor: str | None = ""
+        while cursor is not None:
+            page = desk.api("GET", f"/runs?limit=20&tenant={tenant}&cursor={cursor}", key="admin_api_key").body
+            found, cursor = found + page["items"], page["next_cursor"]
     assert len(found) == len(rows) >= 30
     for record in found:
         events, calls = events_of(desk, record["run_id"]), calls_of(desk, record["run_id"])
@@ -364,5 +366,7 @@ def rows_of_runs(stack: Stack) -> dict[Any, Any]:
     with psycopg.connect(stack.urls.engine) as connection:
         found = connection.execute(
             "select id, state, outcome, seq, step, tool_calls, writes, tokens_in, tokens_out, cost_micro from run"
+            " where tenant_id in (select id from tenants_tenant where slug = any(%s))",
+            [list(DEMO)],
         ).fetchall()
     return {row[0]: row[1:] for row in found}
