@@ -165,3 +165,19 @@ def test_permissions_and_rules_have_one_version_that_can_be_rolled_back(db: Any)
     with pytest.raises(Refused) as caught:
         versions.roll_back(world.operator, world.tenant, 1, "mine")
     assert caught.value.code == "not_yours"
+
+
+@pytest.mark.mission("P10.4")
+async def test_a_no_to_an_answer_stands_when_the_rule_that_asked_is_gone(world: World) -> None:
+    await rule("see-answers", "ask", "answer.length > 3", on="answer")
+    await world.agent()
+    run = await world.script({"text": "A long answer."})
+    engine = await world.engine()
+    await world.until(run, "waiting_approval")
+    engine.stop()
+    approval = await Approval.objects.aget(run_id=run.id)
+    await sync_to_async(signoff.decide)(world.people["approver"], approval.id, verdict="reject", digest=approval.digest, reason="no")
+    await sync_to_async(lambda: rules.delete(None, Rule.objects.get(name="see-answers")))()
+    await world.engine()
+    done = await world.until(run)
+    assert (done.outcome, done.answer_step) == ("approval_rejected", None)
