@@ -34,7 +34,6 @@ async def dispatch(f: Flight, e: Services, turn: Turn, call: ToolCall) -> None:
     """Send an approved call once its host lets it through."""
     if f.pending.events or f.pending.changed:
         await f.commit(Intent())
-    f.snapshot = await e.definitions.snapshot(f.tenant, None)
     place = e.circuits.enter(f.tenant, holds.url_of(f.release.tools[call.name]))
     if isinstance(place, Wait) and place.why != "no_room" and await drafted(f, e, turn, call):
         return
@@ -90,6 +89,8 @@ async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place
     about = (now, needed, moved, f.snapshot.rev, timeout, definition.mutating)
     verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, *about)
     f.cancel = f.cancel or verdict == "cancelled"
+    if verdict == "recheck":
+        f.snapshot = await e.definitions.snapshot(f.tenant)
     if verdict in ("recheck", "cancelled"):
         return
     f.entry += 1
