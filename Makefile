@@ -21,7 +21,7 @@ run: $(V)/installed ## start everything and print the address and the logins; Ct
 
 test: $(V)/installed-dev ## all tests on an embedded PostgreSQL (TESTS=path for a part)
 	@bash tests/chromium.sh
-	@$(V)/bin/pytest $(TESTS) --ignore=tests/bench -m "not services and not system" $(ARGS)
+	@bash tests/run.sh $(TESTS) -- $(ARGS)
 
 check: $(V)/installed-dev ## lint, types, imports, migrations, templates, vendored files
 	$(V)/bin/ruff check .

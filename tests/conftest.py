@@ -33,10 +33,15 @@ def only_pure(config: pytest.Config) -> bool:
     return all(place == PURE or PURE in place.parents for place in places)
 
 
+def only_hands_out(config: pytest.Config) -> bool:
+    """With `-n`, this process runs no test itself."""
+    return bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if "DJANGO_SETTINGS_MODULE" in os.environ:
         raise pytest.UsageError("Unset DJANGO_SETTINGS_MODULE: the tests point the settings at a database of their own first.")
-    if only_pure(config):
+    if only_pure(config) or only_hands_out(config):
         return
     for name in OUTSIDE:
         os.environ.pop(name, None)

@@ -3,6 +3,20 @@
 from .backtest import PolicyBacktest
 from .channel import Channel, Delivery
 from .examination import Examination
+from .incident import Detector, Incident, IncidentEntry, IncidentRun, Severity
 from .rollup import CallHour, FoldedHour, RunHour
 
-__all__ = ["CallHour", "Channel", "Delivery", "Examination", "FoldedHour", "PolicyBacktest", "RunHour"]
+__all__ = [
+    "CallHour",
+    "Channel",
+    "Delivery",
+    "Detector",
+    "Examination",
+    "FoldedHour",
+    "Incident",
+    "IncidentEntry",
+    "IncidentRun",
+    "PolicyBacktest",
+    "RunHour",
+    "Severity",
+]

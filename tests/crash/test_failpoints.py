@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -132,7 +133,7 @@ async def strike(world: World, nursery: Nursery, place: Place, effect: str, fate
             state = (await Run.objects.aget(id=run.id)).state
             raise AssertionError(f"{struck.name}: never happened, the run is {state}\n{engine.log.read_text()[-2000:]}")
         if place.way == "asked":
-            await approve_pending(world)
+            await approve_pending(world, run_id=run.id)  # another case's run would meet this engine's fate
         if place.point == "drain" and not stopped and [r for r in await world.received() if (r["target"], r["run"]) == (tool, run.run_id)]:
             engine.send(signal.SIGTERM)
             stopped = True
@@ -154,8 +155,8 @@ async def met(s: Struck) -> bool:
     return state in HELD or (s.place.point == "drain" and not s.engine.alive)
 
 
-async def approve_pending(world: World) -> None:
-    async for one in Approval.objects.filter(state="pending"):
+async def approve_pending(world: World, **of: Any) -> None:
+    async for one in Approval.objects.filter(state="pending", **of):
         with contextlib.suppress(Refused):  # its run is just being taken over, or ended
             await sync_to_async(signoff.decide)(world.people["approver"], one.id, verdict="approve", digest=one.digest)
 
