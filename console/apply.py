@@ -21,7 +21,7 @@ from tools.lint import Finding, findings
 from tools.models import McpServer, Permission, Tool
 from tools.spec import destination
 
-from . import apply_ceilings, apply_groups, apply_rules
+from . import apply_ceilings, apply_groups, apply_rules, apply_runbooks, apply_suites, retention
 from .document import AgentBlock, CredentialBlock, Document, PermissionBlock, TenantBlock, ToolBlock
 
 Action = Literal["create", "update", "unchanged", "delete"]
@@ -31,7 +31,7 @@ ONE_AT_A_TIME = 0x5B0A_9917  # key of the advisory lock
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`kind`: tenant, egress, credential, model, mcp_server, tool, group, permission, rule, agent, release or ceiling.
+    """`kind`: tenant, egress, credential, model, mcp_server, tool, group, permission, rule, agent, release, runbook, suite or ceiling.
 
     `fields`: what an update changes.
 
@@ -80,7 +80,7 @@ def apply(
     order = Order(actor, document, secrets or {})
     steps = (
         put_tenants, put_egress, put_credentials, put_models, put_mcp_servers, put_tools, put_agents, put_groups, put_permissions,
-        put_rules, put_ceilings,
+        put_rules, put_runbooks, put_suites, put_ceilings,
     )  # fmt: skip
     with versions.together(actor, "configuration applied"):
         changes = [change for step in steps for change in step(order)]
@@ -115,6 +115,9 @@ def put_tenants(order: Order) -> Iterator[Change]:
             yield Change("tenant", block.slug, "update", ("name",))
         else:
             yield Change("tenant", block.slug, "unchanged")
+        if block.retention is not None:
+            action = retention.put(order.actor, tenant, block.retention.history_days)
+            yield Change("retention", block.slug, action, ("history_days",) if action == "update" else ())
 
 
 def rename(order: Order, tenant: Tenant, block: TenantBlock) -> bool:
@@ -284,6 +287,18 @@ def put_rules(order: Order) -> Iterator[Change]:
         with at(f"rules[{index}]"):
             name, action, fields = apply_rules.put(order.actor, block, tenant_of(block.tenant) if block.tenant else None)
             yield Change("rule", name, action, fields)
+
+
+def put_runbooks(order: Order) -> Iterator[Change]:
+    for index, block in enumerate(order.document.runbooks):
+        with at(f"runbooks[{index}]"):
+            yield Change("runbook", block.name, *apply_runbooks.put(order.actor, block))
+
+
+def put_suites(order: Order) -> Iterator[Change]:
+    for index, block in enumerate(order.document.suites):
+        with at(f"suites[{index}]"):
+            yield Change("suite", *apply_suites.put(order.actor, block))
 
 
 def put_ceilings(order: Order) -> Iterator[Change]:

@@ -4,8 +4,10 @@ import json
 from typing import Any
 from uuid import UUID
 
-from runs.models import Run
+from runs.models import Run, RunInput
 from runs.states import TERMINAL
+from runs.tracing import trace_of
+from tenants.ids import encode
 
 from . import records
 
@@ -18,6 +20,12 @@ def body_of(event: str, run_id: UUID | None, moment: JSON) -> bytes:
     data = {key: value for key, value in moment.items() if key != "at"} | (about(run, moment) if run else {})
     told = {"type": event, "timestamp": moment.get("at"), "data": data}
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def trace_headers(run_id: UUID | None) -> dict[str, str]:
+    """What is told of a run belongs to its trace."""
+    given = RunInput.objects.filter(run_id=run_id).values_list("traceparent", flat=True).first() if run_id else None
+    return {} if run_id is None else {"traceparent": trace_of(encode("agt", run_id), given).root_header}
 
 
 def about(run: Run, moment: JSON) -> JSON:

@@ -18,7 +18,11 @@ APPEND_ONLY = (
     "tools_toolversion",
     "runs_observation",
     "tools_policyversion",
+    "tenants_auditlink",
+    "tenants_auditcheckpoint",
+    "console_runbookversion",
 )
+BY_TRIGGERS = ("tenants_auditlink", "tenants_audithead", "tenants_auditnote", "runs_deletedhistory")  # nobody who serves writes them
 
 
 def plain_roles() -> set[str]:
@@ -48,5 +52,10 @@ def grant(using: str = "owner", **_: Any) -> None:
             for table in APPEND_ONLY:
                 statement = sql.SQL("revoke update, delete, truncate on {1} from {0}")
                 cursor.execute(statement.format(name, sql.Identifier(table)))
+            for table in BY_TRIGGERS:
+                statement = sql.SQL("revoke insert, update, delete, truncate on {1} from {0}")
+                cursor.execute(statement.format(name, sql.Identifier(table)))
+            if role != confined_role():  # the web deletes no history
+                cursor.execute(sql.SQL("grant execute on function forget_runs(uuid[], timestamptz) to {0}").format(name))
     web = confined_role()
     row_security.enforce(connections[using], web, plain_roles() - {web or ""})

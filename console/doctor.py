@@ -31,7 +31,9 @@ PROBE = 1000
 PATIENCE = "15s"  # for one statement
 UNREADABLE = "credential_unreadable"
 GOING_ON = [state.value for state in RunState if state not in TERMINAL]
-MOVES = ("run_moves_u", "run_moves_i", "call_moves_u", "call_moves_i", "run_settles")
+MOVES = (
+    "run_moves_u", "run_moves_i", "call_moves_u", "call_moves_i", "run_settles", "tenants_auditentry_noted", "tenants_auditnote_linked",
+)  # fmt: skip
 
 SAMPLE = """
 (select r.id from tenants_tenant t, unnest(%(open)s::text[]) s,

@@ -35,12 +35,16 @@ def approvals(state: str, where: str) -> str:
         where r.id = any(%(runs)s) and a.state = '{state}' and {where}"""
 
 
+STOOD_IN = "coalesce(c.error_class, '') = 'rehearsed'"  # answered instead of sent, in a run that changes nothing
+
+
 def counted(where: str) -> str:
     """`s`: sums over the run's calls."""
     return f"""select r.id from run r, lateral (
         select coalesce(sum(c.cost_micro), 0) as cost, coalesce(sum(c.tokens_in), 0) as tokens_in,
-            coalesce(sum(c.tokens_out), 0) as tokens_out, count(*) filter (where c.ord > 0 and c.dispatched_at is not null) as sent,
-            count(*) filter (where {SENT_WRITE}) as writes
+            coalesce(sum(c.tokens_out), 0) as tokens_out,
+            count(*) filter (where c.ord > 0 and (c.dispatched_at is not null or {STOOD_IN})) as sent,
+            count(*) filter (where {SENT_WRITE} or c.effect <> 'read' and {STOOD_IN}) as writes
         from call c where c.run_id = r.id) s
         where r.id = any(%(runs)s) and {where}"""
 
@@ -258,8 +262,29 @@ PLACE_RULES = (
     ),
     Rule("foreign_tenant", "A part of a run belongs to another tenant.", "Treat it as an incident: one tenant may see the other.", FOREIGN),
     Rule(
+        "audit_chain_broken", "The audit trail does not hold: an entry was changed, removed or put in around `tenants.audit`.",
+        "Run `manage.py verify_audit`: it names the place and what to do.",
+        """select v.chain, v.problem->>'seq' from tenants_auditverified v where v.problem is not null
+            union all select h.chain, h.seq::text from tenants_audithead h
+            where not exists (select from tenants_auditlink l where l.chain = h.chain and l.seq = h.seq and l.hash = h.hash)
+            union all (select e.tenant_id, e.id::text from (select * from tenants_auditentry order by id desc limit 2000) e
+            where not exists (select from tenants_auditlink l where l.entry_id = e.id))""", "ten",
+    ),
+    Rule(
         "jobs_silent", "The background jobs have not shown a sign of life for minutes.", "Start them: `manage.py jobs`, or `make run`.",
         "select 'jobs' where not exists (select from runs_canary where at > statement_timestamp() - interval '150 seconds')", warning=True,
+    ),
+    Rule(
+        "telemetry_behind", "The receiver of telemetry has not taken the spans of a run for over fifteen minutes.",
+        "See its last error on the overview, OTEL_EXPORTER_OTLP_ENDPOINT and the receiver. Until the buffer's age nothing is lost.",
+        """select name from console_telemetryexport where failures > 0 and floor < statement_timestamp() - interval '15 minutes'
+            and exists (select from run r where r.ended_at >= floor and r.ended_at < statement_timestamp() - interval '15 minutes'
+                and not exists (select from console_telemetrysent s where s.run_id = r.id))""", warning=True,
+    ),
+    Rule(
+        "telemetry_dropped", "Spans of runs were given up in the last day: too old before the receiver came back, or refused by it.",
+        "Their runs, events and calls are all here. Look at the receiver, or raise SIGNALBOX_OTEL_BUFFER_S.",
+        "select name from console_telemetryexport where dropped_at > statement_timestamp() - interval '1 day'", warning=True,
     ),
     Rule(
         "serving_role_too_strong",

@@ -10,9 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from runs.catalog import ModelSpec
+from runs.evals.suites import SuiteSpec
 from runs.spec import Name, ReleaseSpec, ToolName
 from tenants.errors import Refused
 from tools.spec import ServerName, Slug, ToolSpec
+
+from .runbooks.reading import NAME as RUNBOOK_NAME
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -20,8 +23,6 @@ MAX_NODES = 200_000  # values in the document after its aliases are written out
 VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 NOT_BUILT = (  # known to the contract, enforced by nothing yet
     "agents[].release.memory",
-    "runbooks",
-    "suites",
     "detectors",
 )
 
@@ -48,10 +49,17 @@ class Platform(Strict):
     ceilings: Ceilings | None = None
 
 
+class Retention(Strict):
+    """Null: for ever."""
+
+    history_days: Annotated[int, Field(ge=1, le=36_500)] | None
+
+
 class TenantBlock(Strict):
     slug: Slug
     name: Annotated[str, Field(max_length=200)] = ""
     ceilings: Ceilings | None = None
+    retention: Retention | None = None
 
 
 class EgressBlock(Strict):
@@ -120,6 +128,12 @@ class RuleBlock(Strict):
     enabled: bool = True
 
 
+class RunbookBlock(Strict):
+    name: Annotated[str, Field(pattern=rf"^{RUNBOOK_NAME}$")]
+    text: Annotated[str, Field(min_length=1, max_length=65536)]
+    tenants: tuple[Slug, ...] = ()
+
+
 class AgentBlock(Strict):
     name: Name
     tenants: tuple[Slug, ...] = ()
@@ -141,6 +155,8 @@ class Document(Strict):
     permissions: tuple[PermissionBlock, ...] = ()
     rules: tuple[RuleBlock, ...] = ()
     agents: tuple[AgentBlock, ...] = ()
+    suites: tuple[SuiteSpec, ...] = ()
+    runbooks: tuple[RunbookBlock, ...] = ()
 
     @model_validator(mode="after")
     def names_each_thing_once(self) -> Self:
@@ -154,6 +170,8 @@ class Document(Strict):
             "permissions": [(p.tool, p.tenant, p.agent, p.user_role, p.when) for p in self.permissions],
             "rules": [(r.name, r.tenant) for r in self.rules],
             "agents": [a.name for a in self.agents],
+            "suites": [s.name for s in self.suites],
+            "runbooks": [r.name for r in self.runbooks],
         }
         for section, names in named.items():
             if twice := [name for name, times in Counter(names).items() if times > 1]:

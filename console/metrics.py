@@ -1,69 +1,56 @@
-"""Queries -> plain figures and series for the console. Every one is of one tenant, or of all of them for a platform admin.
+"""Figures and series for the console, from the hours that are kept (`console.rollups`). Every one is of one tenant, or of all of them
+for a platform admin.
 
 One rule for all: a period holds the runs that *started* in it, with their calls, so that every figure can be followed to the list
-of runs that it was made of. Ids sort by time, which bounds each query to the end of the primary key.
+of runs that it was made of. A period is made of whole clock hours (UTC): it begins with the hour that `since` lies in.
+
+How fresh they are: see `console.readings`. Quantiles are those of histograms: `console.histograms` says how far off they may be.
 """
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal
 from uuid import UUID
 
 from django.db import connection
 
-from runs.events import Kind
-from runs.states import DUE, PEOPLE, TERMINAL, Outcome
+from runs.states import DUE, PEOPLE, TERMINAL
 from tenants.actors import Actor
 from tenants.ids import first_at
 
-Scope = UUID | None  # a tenant, or None: all of them
-HOUR = timedelta(hours=1)
-LIMITED = (Outcome.BUDGET_EXCEEDED, Outcome.STEP_LIMIT, Outcome.DEADLINE_EXCEEDED)
-FELL_BACK = (Kind.FALLBACK_ACTIVATED, Kind.RUNG_ENTERED)
+from . import histograms
+from .figures import Figures, classes_of, figures, of_class
+from .models import CallHour, RunHour
+from .readings import Cut as Cut
+from .readings import Part, cut_of, read
+from .readings import Reading as Reading
+from .readings import Scope as Scope
+from .rollups import HOUR, LIMITED, hour_of, hours_between
+
+Grouping = Literal["tenant", "agent", "release", "model", "tool", "failure_class"]
 OVERDUE_S = 60  # a run that is due for longer has no engine that takes it
 SOON_S = 600
+GROUPS_MOST = 500
 
-ENDED = "r.state = any(%(terminal)s)"
-SECONDS = "extract(epoch from r.ended_at - r.created_at)"
-STARTED = "r.id >= %(first)s and r.created_at >= %(since)s and r.created_at < %(until)s"
-HOURS = f"""
-select date_trunc('hour', r.created_at, 'UTC'),
-  count(*) filter (where r.state = 'succeeded' and r.outcome is distinct from 'completed_degraded'),
-  count(*) filter (where r.state = 'succeeded' and r.outcome = 'completed_degraded'),
-  count(*) filter (where r.state = 'failed' and r.outcome = any(%(limited)s)),
-  count(*) filter (where r.state = 'failed' and not coalesce(r.outcome = any(%(limited)s), false)),
-  count(*) filter (where r.state = 'cancelled'),
-  count(*) filter (where not {ENDED}),
-  percentile_cont(0.5) within group (order by {SECONDS}),
-  percentile_cont(0.95) within group (order by {SECONDS}),
-  sum(r.cost_micro) filter (where {ENDED})
-from run r where {{scope}} {STARTED} group by 1
-"""
-PERIODS = f"""
-select r.created_at >= %(middle)s, count(*), count(*) filter (where {ENDED}), count(*) filter (where r.state = 'succeeded'),
-  percentile_cont(0.95) within group (order by {SECONDS}), sum(r.cost_micro) filter (where {ENDED}), bool_or(r.unpriced),
-  count(*) filter (where {ENDED} and exists (select from event e where e.run_id = r.id and e.kind = any(%(fell_back)s)))
-from run r where {{scope}} {STARTED} group by 1
-"""
-CALLS = f"""
-select r.created_at >= %(middle)s, c.ord > 0, c.name, count(*), count(*) filter (where c.attempt > 1),
-  count(*) filter (where c.state = 'unknown' or c.error_class <> 'duplicate_request'),
-  percentile_cont(0.95) within group (order by c.latency_ms)
-from run r join call c on c.run_id = r.id
-where {{scope}} {STARTED} and c.attempt > 0 and c.state = any(array['done', 'failed_not_applied', 'unknown']) group by 1, 2, 3
-"""
 STANDING = """
 select (select count(*) from engine where lease_until > now() and pid <> 0),
   (select extract(epoch from now() - max(at)) from runs_canary where name = 'jobs'),
   (select count(*) from run r where {scope} r.state = any(%(due)s) and r.available_at < now() - make_interval(secs => %(overdue)s)),
-  (select count(*) from run r where {scope} not {ended}),
+  (select count(*) from run r where {scope} not r.state = any(%(terminal)s)),
   (select count(*) from run r where {scope} r.state = any(%(people)s)),
   (select count(*) from approvals_approval r where {scope} r.state = 'pending' and r.expires_at > now()),
   (select count(*) from approvals_approval r where {scope} r.state = 'pending' and r.expires_at > now()
      and r.expires_at < now() + make_interval(secs => %(soon)s))
-""".replace("{ended}", ENDED)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The figures of the stretch that began at `at`."""
+
+    at: datetime
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,37 +132,148 @@ def scope_of(actor: Actor) -> Scope:
 
 def last_hours(now: datetime, count: int = 24) -> datetime:
     """When the last `count` clock hours began; the hour that runs now is one of them."""
-    return now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) - (count - 1) * HOUR
+    return hour_of(now) - (count - 1) * HOUR
 
 
-def hours(scope: Scope, since: datetime, until: datetime) -> list[Hour]:
+# figures ----------------------------------------------------------------------------------------------------------------------
+
+
+def summary(part: Part, since: datetime, until: datetime, group_by: Grouping | None = None) -> dict[str, Figures]:
+    """Figures by the group's key, the largest first; without `group_by` one, under an empty key. At most GROUPS_MOST groups."""
+    return grouped(read(part, since, until), cut_of(part), group_by)
+
+
+def series(part: Part, since: datetime, until: datetime, every: timedelta = HOUR) -> list[Stretch]:
+    """One for each `every` (whole hours) from the hour of `since`, those without runs too, the oldest first."""
+    return stretches(read(part, since, until), cut_of(part), since, until, every)
+
+
+def grouped(reading: Reading, cut: Cut, group_by: Grouping | None) -> dict[str, Figures]:
+    if group_by is None:
+        return {"": figures_of(reading.runs, reading.calls, cut)}
+    if group_by == "failure_class":
+        return _largest({name: of_class(reading.calls, name) for name in classes_of(reading.calls)})
+    key = KEYS[group_by]
+    runs: list[RunHour] = [] if group_by in ("model", "tool") else reading.runs
+    calls = [row for row in reading.calls if group_by not in ("model", "tool") or row.kind == group_by]
+    parts: dict[str, tuple[list[RunHour], list[CallHour]]] = {}
+    for run in runs:
+        parts.setdefault(key(run), ([], []))[0].append(run)
+    for call in calls:
+        parts.setdefault(key(call), ([], []))[1].append(call)
+    return _largest({name: figures_of(*rows, cut) for name, rows in parts.items()})
+
+
+KEYS: dict[str, Callable[[Any], str]] = {
+    "tenant": lambda row: str(row.tenant_id),
+    "agent": lambda row: str(row.agent),
+    "release": lambda row: str(row.release_id),
+    "model": lambda row: str(row.name),
+    "tool": lambda row: str(row.name),
+}
+
+
+def stretches(reading: Reading, cut: Cut, since: datetime, until: datetime, every: timedelta = HOUR) -> list[Stretch]:
+    start = hour_of(since)
+    parts: dict[datetime, tuple[list[RunHour], list[CallHour]]] = {at: ([], []) for at in hours_between(since, until, every)}
+    for run in reading.runs:
+        parts[start + (run.hour - start) // every * every][0].append(run)
+    for call in reading.calls:
+        parts[start + (call.hour - start) // every * every][1].append(call)
+    return [Stretch(at, figures_of(*rows, cut)) for at, rows in parts.items()]
+
+
+def figures_of(runs: Iterable[RunHour], calls: Iterable[CallHour], cut: Cut) -> Figures:
+    return of_class(calls, cut.failure_class) if cut.failure_class else figures(runs, calls)
+
+
+def _largest(found: dict[str, Figures]) -> dict[str, Figures]:
+    def size(pair: tuple[str, Figures]) -> tuple[int, int, int, str]:
+        name, made = pair
+        return -made.runs, -made.calls, -(made.tool_errors + made.retried), name
+
+    return dict(sorted(found.items(), key=size)[:GROUPS_MOST])
+
+
+def hours(part: Part, since: datetime, until: datetime) -> list[Hour]:
     """One for each clock hour from `since`, those without runs too, oldest first."""
-    limited = [outcome.value for outcome in LIMITED]
-    found = {row[0]: Hour(*[*row[:9], int(row[9] or 0)]) for row in _ask(HOURS, scope, since, until, limited=limited)}
-    count = math.ceil((until - since) / HOUR)
-    return [found.get(at) or Hour(at) for at in (since + n * HOUR for n in range(count))]
+    cut = cut_of(part)
+    return [_hour(one) for one in stretches(read(cut, since, until, calls=False), cut, since, until)]
 
 
-def periods(scope: Scope, since: datetime, until: datetime, before: timedelta = timedelta(hours=24)) -> tuple[Period, Period]:
-    """(the period, the one of length `before` that ended when it began). Two queries."""
-    asked = {"since": since - before, "until": until, "middle": since}
-    runs = {current: row for current, *row in _ask(PERIODS, scope, **asked, fell_back=[kind.value for kind in FELL_BACK])}
-    calls: dict[bool, list[Any]] = {True: [], False: []}
-    for current, *row in _ask(CALLS, scope, **asked):
-        calls[current].append(row)
-    return _period(runs.get(True), calls[True]), _period(runs.get(False), calls[False])
+def periods(part: Part, since: datetime, until: datetime, before: timedelta = timedelta(hours=24)) -> tuple[Period, Period]:
+    """(the period, the one of length `before` that ended when it began)."""
+    reading, middle = read(part, since - before, until), hour_of(since)
+    now = Reading([r for r in reading.runs if r.hour >= middle], [c for c in reading.calls if c.hour >= middle], reading.as_of)
+    then = Reading([r for r in reading.runs if r.hour < middle], [c for c in reading.calls if c.hour < middle], reading.as_of)
+    return _period(now, cut_of(part)), _period(then, cut_of(part))
 
 
-def tools(scope: Scope, since: datetime, until: datetime) -> dict[str, ToolHealth]:
-    """The tools that were called, by name."""
-    rows = [row for _, *row in _ask(CALLS, scope, since, until, middle=since)]
-    return {health.name: health for health in _tools(rows)}
+def tools(part: Part, since: datetime, until: datetime) -> dict[str, ToolHealth]:
+    """The tools that were called, by name, the worst first."""
+    return {health.name: health for health in _tools(read(part, since, until, runs=False).calls)}
+
+
+def _hour(one: Stretch) -> Hour:
+    made = one.figures
+    degraded = made.outcomes.get("completed_degraded", 0)
+    limited = sum(made.outcomes.get(outcome, 0) for outcome in LIMITED)
+    return Hour(
+        one.at,
+        completed=made.succeeded - degraded,
+        degraded=degraded,
+        limited=limited,
+        failed=made.states.get("failed", 0) - limited,
+        cancelled=made.states.get("cancelled", 0),
+        going=made.runs - made.ended,
+        p50_s=_seconds(made.p50_ms),
+        p95_s=_seconds(made.p95_ms),
+        cost_micro=made.cost_micro,
+    )
+
+
+def _period(reading: Reading, cut: Cut) -> Period:
+    made = figures_of(reading.runs, reading.calls, cut)
+    return Period(
+        runs=made.runs,
+        ended=made.ended,
+        success_rate=made.success_rate,
+        p95_s=_seconds(made.p95_ms),
+        cost_per_success=made.cost_per_success,
+        partial=made.partial,
+        fallback_rate=made.fallback_rate,
+        tool_error_rate=made.tool_error_rate,
+        retry_rate=made.retry_rate,
+        tools=tuple(_tools(reading.calls)),
+    )
+
+
+def _tools(calls: Iterable[CallHour]) -> list[ToolHealth]:
+    by_name: dict[str, list[CallHour]] = {}
+    for row in calls:
+        if row.kind == CallHour.Kind.TOOL and row.calls:
+            by_name.setdefault(row.name, []).append(row)
+    found = [_tool(name, rows) for name, rows in by_name.items()]
+    return sorted(found, key=lambda tool: (-tool.error_rate, tool.name))
+
+
+def _tool(name: str, rows: list[CallHour]) -> ToolHealth:
+    slow = histograms.quantile(histograms.merge(*(row.latency_ms for row in rows)), 0.95)
+    return ToolHealth(name, sum(row.calls for row in rows), sum(row.errors for row in rows), slow)
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1000
 
 
 def standing(scope: Scope) -> Standing:
     people = [state.value for state in PEOPLE]
     due = [state.value for state in DUE]
-    [row] = _rows(STANDING, scope, {"due": due, "people": people, "overdue": OVERDUE_S, "soon": SOON_S})
+    limit = "" if scope is None else "r.tenant_id = %(tenant)s and"
+    asked: dict[str, Any] = {"due": due, "people": people, "overdue": OVERDUE_S, "soon": SOON_S, "tenant": scope}
+    with connection.cursor() as cursor:
+        cursor.execute(STANDING.format(scope=limit), asked | {"terminal": [state.value for state in TERMINAL]})
+        [row] = cursor.fetchall()
     engines, canary, *counts = row
     return Standing(engines, None if canary is None else float(canary), *counts)
 
@@ -183,38 +281,3 @@ def standing(scope: Scope) -> Standing:
 def first_id(at: datetime) -> UUID:
     """No run that was accepted at or after `at` has a lesser id."""
     return first_at(at)
-
-
-def _period(row: Any, calls: list[Any]) -> Period:
-    count, ended, succeeded, p95, cost, partial, fell_back = row or (0, 0, 0, None, 0, False, 0)
-    used = _tools(calls)
-    sent, of_tools = sum(call[2] for call in calls), sum(tool.calls for tool in used)
-    return Period(
-        runs=count,
-        ended=ended,
-        success_rate=succeeded / ended if ended else None,
-        p95_s=p95,
-        cost_per_success=float(cost or 0) / succeeded if succeeded else None,
-        partial=bool(partial),
-        fallback_rate=fell_back / ended if ended else None,
-        tool_error_rate=sum(tool.errors for tool in used) / of_tools if of_tools else None,
-        retry_rate=sum(call[3] for call in calls) / sent if sent else None,
-        tools=tuple(used),
-    )
-
-
-def _tools(rows: Iterable[Any]) -> list[ToolHealth]:
-    found = [ToolHealth(name, count, errors, p95) for of_tool, name, count, _, errors, p95 in rows if of_tool]
-    return sorted(found, key=lambda tool: (-tool.error_rate, tool.name))
-
-
-def _ask(sql: str, scope: Scope, since: datetime, until: datetime, **more: Any) -> list[Any]:
-    return _rows(sql, scope, {"since": since, "until": until, "first": first_id(since), **more})
-
-
-def _rows(sql: str, scope: Scope, values: dict[str, Any]) -> list[Any]:
-    limit = "" if scope is None else "r.tenant_id = %(tenant)s and"
-    terminal = [state.value for state in TERMINAL]
-    with connection.cursor() as cursor:
-        cursor.execute(sql.format(scope=limit), values | {"tenant": scope, "terminal": terminal})
-        return list(cursor.fetchall())

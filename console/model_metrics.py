@@ -9,19 +9,15 @@ from typing import Any
 
 from django.db import connection
 
-from console.metrics import HOUR, Scope, first_id, last_hours
+from console.figures import total
+from console.histograms import merge, quantile
+from console.metrics import first_id, last_hours
+from console.models import CallHour
+from console.readings import Cut, Scope, read
+from console.rollups import HOUR
 
 SENT = "c.ord = 0 and c.attempt > 0 and c.state <> 'dispatched'"
 FAILED = "c.state = 'failed_not_applied'"
-BY_MODEL = f"""
-select c.name, grouping(date_trunc('hour', r.created_at, 'UTC')) = 1, date_trunc('hour', r.created_at, 'UTC'), count(*),
-  count(*) filter (where {FAILED}), percentile_cont(0.5) within group (order by c.latency_ms),
-  percentile_cont(0.95) within group (order by c.latency_ms), sum(c.cost_micro),
-  sum(c.cost_micro) filter (where r.created_at >= %(today)s), sum(c.attempt)
-from run r join call c on c.run_id = r.id
-where {{scope}} r.id >= %(first)s and r.created_at >= %(since)s and {SENT} and (%(name)s::text is null or c.name = %(name)s)
-group by grouping sets ((c.name), (c.name, date_trunc('hour', r.created_at, 'UTC')))
-"""
 IN_FLIGHT = """
 select c.name, count(*) from run r join call c on c.run_id = r.id
 where {scope} r.owner is not null and c.ord = 0 and c.state = 'dispatched' group by 1
@@ -71,18 +67,33 @@ class Used:
 
 
 def models(scope: Scope, now: datetime, name: str | None = None) -> dict[str, Used]:
-    """The models that were called, by name. One query."""
+    """The models that were called, by name."""
     since = last_hours(now)
-    wholes: dict[str, Stretch] = {}
-    hours: dict[str, dict[datetime, Stretch]] = {}
-    for model, whole, at, calls, errors, p50, p95, cost, today, sends in _rows(BY_MODEL, scope, since, now, name):
-        found = Stretch(since if whole else at, calls, errors, p50, p95, int(cost or 0), int(today or 0), int(sends or 0))
-        if whole:
-            wholes[model] = found
-        else:
-            hours.setdefault(model, {})[at] = found
-    times = [since + n * HOUR for n in range(24)]
-    return {model: Used(whole, tuple(hours[model].get(at) or Stretch(at) for at in times)) for model, whole in wholes.items()}
+    rows: dict[str, list[CallHour]] = {}
+    for row in read(Cut(scope, model=name or ""), since, now, runs=False).calls:
+        if row.kind == CallHour.Kind.MODEL and row.calls:
+            rows.setdefault(row.name, []).append(row)
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {model: _used(since, today, found) for model, found in rows.items()}
+
+
+def _used(since: datetime, today: datetime, rows: list[CallHour]) -> Used:
+    hours = [_stretch(at, today, [row for row in rows if row.hour == at]) for at in (since + n * HOUR for n in range(24))]
+    return Used(_stretch(since, today, rows), tuple(hours))
+
+
+def _stretch(at: datetime, today: datetime, rows: list[CallHour]) -> Stretch:
+    latency = merge(*(row.latency_ms for row in rows))
+    return Stretch(
+        at,
+        calls=total(rows, "calls"),
+        errors=total(rows, "errors"),
+        p50_ms=quantile(latency, 0.5),
+        p95_ms=quantile(latency, 0.95),
+        cost_micro=total(rows, "cost_micro"),
+        today_micro=total([row for row in rows if row.hour >= today], "cost_micro"),
+        sends=total(rows, "sends"),
+    )
 
 
 def in_flight(scope: Scope) -> dict[str, int]:
@@ -100,7 +111,6 @@ def roles(scope: Scope, now: datetime, name: str) -> list[Role]:
 
 def _rows(sql: str, scope: Scope, since: datetime, now: datetime, name: str | None) -> list[Any]:
     limit = "" if scope is None else "r.tenant_id = %(tenant)s and"
-    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     with connection.cursor() as cursor:
-        cursor.execute(sql.format(scope=limit), {"tenant": scope, "first": first_id(since), "since": since, "today": today, "name": name})
+        cursor.execute(sql.format(scope=limit), {"tenant": scope, "first": first_id(since), "since": since, "name": name})
         return list(cursor.fetchall())

@@ -19,7 +19,9 @@ RUN_EVENTS = tuple(
         "succeeded", "failed", "cancelled", "waiting_approval", "waiting_budget", "needs_reconciliation", "paused", "quarantined",
     )
 )  # fmt: skip
-EVENTS = (*APPROVAL_EVENTS, *RUN_EVENTS)
+INCIDENT_EVENTS = ("incident.opened", "incident.acknowledged", "incident.resolved")
+SWITCH_EVENTS = ("switch.engaged", "switch.lifted")
+EVENTS = (*APPROVAL_EVENTS, *RUN_EVENTS, *INCIDENT_EVENTS, *SWITCH_EVENTS)
 TEST = "channel.test"
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 CALLS_ALL = re.compile(r"@(?=channel|here|everyone|all\b|team\b)", re.IGNORECASE)
@@ -45,7 +47,10 @@ class Notice:
 
 
 NAMES = frozenset(
-    {"title", "event", "link", "at", "agent", "tool", "effect", "risk", "expires", "digest", "state", "by", "group", "outcome"}
+    {
+        "title", "event", "link", "at", "agent", "tool", "effect", "risk", "expires", "digest", "state", "by", "group", "outcome",
+        "severity", "model", "release", "owner", "runbook", "value", "scope",
+    }  # fmt: skip
 )
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from django.conf import settings
@@ -51,6 +51,7 @@ class Letter:
 def callback(message: Leased) -> Request:
     body = callbacks.body_of(message.event, message.run_id, message.body)
     headers = webhooks.headers(signing_key(message, message.secret_name), message.message_id, message.now, body)
+    headers |= callbacks.trace_headers(message.run_id)
     return build_request("POST", message.url, headers=headers, json_bytes=body)
 
 
@@ -197,15 +198,22 @@ class Courier:
             await asyncio.sleep(1)
 
 
-class Background:
-    """A courier in a thread of this process. One that fails is replaced."""
+class Sender(Protocol):
+    """`run()` returns after `stop()`, which is called inside its loop."""
 
-    def __init__(self, make: Callable[[], Courier] = Courier) -> None:
+    def stop(self) -> None: ...
+    async def run(self) -> None: ...
+
+
+class Background:
+    """A courier, or another sender, in a thread of this process. One that fails is replaced."""
+
+    def __init__(self, make: Callable[[], Sender] = Courier, name: str = "courier") -> None:
         self.make = make
         self.over = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.courier: Courier | None = None
-        self.thread = threading.Thread(target=self._keep, name="courier", daemon=True)
+        self.courier: Sender | None = None
+        self.thread = threading.Thread(target=self._keep, name=name, daemon=True)
 
     def start(self) -> None:
         self.thread.start()
@@ -226,7 +234,7 @@ class Background:
             try:
                 asyncio.run(self._once())
             except Exception:
-                log.exception("outbox: the courier failed and is replaced")
+                log.exception("the %s failed and is replaced", self.thread.name)
                 self.over.wait(1)
 
     async def _once(self) -> None:

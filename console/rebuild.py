@@ -77,13 +77,14 @@ def move(story: Story, event: Mapping[str, Any]) -> None:
     story.state = STATE_AFTER.get(kind, story.state)
     if kind == Kind.RUN_ACCEPTED:
         story.agent, story.release = data["agent"], data["release"]
+        story.step = data.get("fork_step", 1) - 1
     elif kind == Kind.RUN_PARKED:
         story.state = data["state"]
     elif kind == Kind.CANCEL_REQUESTED:
         story.cancel_requested = True
     elif kind == Kind.MODEL_CALL_STARTED:
         story.step = max(story.step, event["step_id"])
-    elif kind == Kind.TOOL_CALL_STARTED:
+    elif kind in (Kind.TOOL_CALL_STARTED, Kind.CALL_REHEARSED):
         story.sent.add(place(event["call_id"]))
     elif kind == Kind.RUN_COMPLETED:
         finish(story, event, data)
@@ -115,6 +116,8 @@ def finish(story: Story, event: Mapping[str, Any], data: Mapping[str, Any]) -> N
     story.state, story.outcome = data["state"], data["outcome"]
     story.stop = data["stop"] if "stop" in data else {"by": data["by"], "step": story.step}  # the latter: ended by a person
     story.cancel_requested = story.cancel_requested or story.state == RunState.CANCELLED
+    if event["error_type"]:
+        story.last_error = error_of(event["error_type"], event["step_id"], None)
     if story.state == RunState.SUCCEEDED:
         story.answer_step = story.checked.get(event["step_id"], event["step_id"])
 

@@ -14,6 +14,7 @@ from approvals.people import groups_of
 from runs.drafts import DRAFTED
 from runs.inference.tiers import ACTION, FROM_STORE
 from runs.models import Call, Event, Run, Step, Switch, UnknownWrite
+from runs.rehearsals import REHEARSED
 from runs.states import TERMINAL, Outcome
 from tenants.ids import encode
 
@@ -40,9 +41,10 @@ def calls_of(runs: Iterable[Run]) -> tuple[dict[UUID, list[str]], dict[UUID, lis
     """
     called: dict[UUID, dict[str, None]] = {run.id: {} for run in runs}
     kept: dict[UUID, list[str]] = {run_id: [] for run_id in called}
-    rows = Call.objects.filter(Q(attempt__gt=0) | Q(error_class=DRAFTED), run_id__in=called, ord__gt=0).order_by("step", "ord")
+    told = Q(attempt__gt=0) | Q(error_class__in=(DRAFTED, REHEARSED))
+    rows = Call.objects.filter(told, run_id__in=called, ord__gt=0).order_by("step", "ord")
     for run_id, step, ord_, name, attempt, error in rows.values_list("run_id", "step", "ord", "name", "attempt", "error_class"):
-        if attempt:
+        if attempt or error == REHEARSED:
             called[run_id].setdefault(name)
         if error == DRAFTED:
             kept[run_id].append(call_id(encode("agt", run_id), step, ord_))
@@ -79,6 +81,11 @@ def is_degraded(run: Run) -> bool:
     return any(not rung.get("missed") for rung in run.rungs)
 
 
+def fork_of(fork: JSON | None) -> JSON | None:
+    """Where the run's first steps come from."""
+    return {"run_id": encode("agt", UUID(fork["of"])), "step": fork["step"]} if fork else None
+
+
 def run_records(runs: list[Run]) -> list[JSON]:
     (called, kept), texts = calls_of(runs), answers(runs)
     return [run_record(run, called[run.id], texts.get(run.id), kept[run.id]) for run in runs]
@@ -109,6 +116,8 @@ def run_record(run: Run, called: list[str], answer: str | None, kept: list[str])
         "rungs": run.rungs,
         "drafts": kept,
         "action": run.asked.action,
+        "rehearsal": (run.asked.rehearsal or {}).get("kind"),
+        "fork_of": fork_of(run.asked.fork),
         "usage": {
             "steps": run.step,
             "tool_calls": run.tool_calls,

@@ -36,6 +36,9 @@ def kept_secret(name: str) -> str:
 SECRET_KEY = os.environ.get("SECRET_KEY") or kept_secret("secret")
 # Fernet keys that seal credentials, newest first, separated by commas. Kept apart from the database.
 SEALING_KEYS = os.environ.get("SEALING_KEYS", "")
+# Ed25519 keys that sign the audit trail's checkpoints, newest first, and the file that has a copy of each checkpoint.
+AUDIT_SIGNING_KEYS = os.environ.get("AUDIT_SIGNING_KEYS", "")
+AUDIT_CHECKPOINTS = Path(os.environ.get("SIGNALBOX_AUDIT_CHECKPOINTS") or HOME / "audit-checkpoints.jsonl")
 
 _url = urlsplit(PUBLIC_URL)
 ALLOWED_HOSTS = [
@@ -224,6 +227,7 @@ SIGNALBOX_TOOL_MODULES = [m for m in os.environ.get("SIGNALBOX_TOOL_MODULES", ""
 # Seconds. The lease is the engine's; tests shorten it.
 LEASE_TTL_S = float(os.environ.get("SIGNALBOX_LEASE_TTL_S") or 30)
 APPROVAL_EXECUTE_WITHIN_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXECUTE_WITHIN_S") or 900)
+SCORE_SHARE = float(os.environ.get("SIGNALBOX_SCORE_SHARE") or 0.2)  # of the runs that end: those whose path is scored
 APPROVAL_EXPIRY_S = float(os.environ.get("SIGNALBOX_APPROVAL_EXPIRY_S") or 3600)
 ENGINE_SLOTS = int(os.environ.get("SIGNALBOX_ENGINE_SLOTS") or 1000)
 
@@ -236,6 +240,14 @@ EMAIL_USE_TLS = os.environ.get("EMAIL_USE_TLS") == "1"
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM") or "signalbox@localhost"
 EMAIL_TIMEOUT = 10
 EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'console'}.EmailBackend"
+
+# Telemetry: the standard's own names. Without an endpoint nothing leaves.
+OTEL_ENDPOINT = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+OTEL_HEADERS = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
+OTEL_PROTOCOL = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+OTEL_SERVICE_NAME = os.environ.get("OTEL_SERVICE_NAME") or "signalbox"
+OTEL_CONTENT = os.environ.get("SIGNALBOX_OTEL_CONTENT") == "1"
+OTEL_BUFFER_S = float(os.environ.get("SIGNALBOX_OTEL_BUFFER_S") or 86_400)
 
 LOGGING_CONFIG = "console.logs.configure"  # leaves out the secrets that this process has opened
 LOGGING = {

@@ -5,19 +5,25 @@ from dataclasses import asdict
 from datetime import timedelta
 from time import monotonic
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 from django_q.models import Schedule
 
+from runs.evals import evaluations, scoring
+from tenants import verification
+from tenants.chain import Broken
 from tools.imports import servers
 from tools.models import McpServer
 
-from . import backtests, doctor
+from . import audit_health, backtests, doctor, retention
 from .models import Examination, PolicyBacktest
 
 log = logging.getLogger(__name__)
 KEPT = timedelta(days=30)
+VERIFY_S = 40.0  # a longer trail is walked in several turns
+PRUNE_S = 40.0  # what is left goes the next day, or by `manage.py prune`
 REFRESH_S = 40.0  # of the minute that a task may take; who was not read now is first the next time
 
 
@@ -56,9 +62,51 @@ def backtest(backtest_id: str) -> None:
         backtests.run(found)
 
 
+def checkpoint_audit() -> int:
+    """Sign where the chains of the audit trail end now; how many were not signed because they do not hold."""
+    return told_broken(verification.checkpoint())
+
+
+def verify_audit() -> int:
+    """Walk the audit trail and keep what was found; how many chains do not hold."""
+    until = monotonic() + VERIFY_S
+    return told_broken(audit_health.verify(lambda: monotonic() > until))
+
+
+def told_broken(found: list[Broken]) -> int:
+    for one in found:
+        log.error("audit chain %s is broken at entry %d: %s. %s", one.chain, one.seq, one.what, one.cure)
+    return len(found)
+
+
+def prune() -> int:
+    """Delete what is older than its tenant keeps it; how many runs went."""
+    until = monotonic() + PRUNE_S
+    return retention.prune(stop=lambda: monotonic() > until).runs
+
+
+def score_runs() -> int:
+    """Score a share of the runs that have ended; how many."""
+    return scoring.sweep(settings.SCORE_SHARE)
+
+
+def advance_evaluations() -> int:
+    """Start and score the runs of evaluations; how many are not done."""
+    return evaluations.sweep()
+
+
 def ensure_schedules() -> None:
     """Called by whoever starts the cluster. Safe to repeat: a schedule that exists keeps its next time."""
     defaults = {"func": "console.tasks.examine", "schedule_type": Schedule.HOURLY, "repeats": -1}
     Schedule.objects.update_or_create(name="examine", defaults=defaults)
     often = {"func": "console.tasks.refresh_imports", "schedule_type": Schedule.MINUTES, "minutes": 5, "repeats": -1}
     Schedule.objects.update_or_create(name="refresh_imports", defaults=often)
+    sign = {"func": "console.tasks.checkpoint_audit", "schedule_type": Schedule.MINUTES, "minutes": 5, "repeats": -1}
+    Schedule.objects.update_or_create(name="checkpoint_audit", defaults=sign)
+    walk = {"func": "console.tasks.verify_audit", "schedule_type": Schedule.HOURLY, "repeats": -1}
+    Schedule.objects.update_or_create(name="verify_audit", defaults=walk)
+    daily = {"func": "console.tasks.prune", "schedule_type": Schedule.DAILY, "repeats": -1}
+    Schedule.objects.update_or_create(name="prune", defaults=daily)
+    for name in ("score_runs", "advance_evaluations"):
+        minutely = {"func": f"console.tasks.{name}", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1}
+        Schedule.objects.update_or_create(name=name, defaults=minutely)

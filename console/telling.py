@@ -11,14 +11,16 @@ from django.urls import reverse
 
 from approvals.models import Approval, ApprovalDecision
 from approvals.people import groups_of
+from runs.models import Switch
 from tenants import credentials
 from tenants.ids import encode
 from tenants.models import Credential
 from tools.egress import Request, build_request
 
-from . import notices, webhooks
+from . import callbacks, notices, webhooks
 from .deliveries import Leased
-from .models import Channel
+from .incidents.kinds import spelled
+from .models import Channel, Incident
 from .notices import Notice
 
 WORDS = {
@@ -79,11 +81,11 @@ def notice(message: Leased) -> Request | Mail:
         subject, text = notices.mail(said)
         return Mail(message.message_id, tuple(channel.addresses), subject, text)
     raw = json.dumps(notices.body(channel.kind, said, channel.template), ensure_ascii=False, separators=(",", ":")).encode()
-    headers: Mapping[str, str] = {}
+    headers = callbacks.trace_headers(message.run_id) if channel.kind == Channel.Kind.WEBHOOK else {}
     if channel.secret_name:
-        headers = webhooks.headers(signing_key(message, channel.secret_name), message.message_id, message.now, raw)
+        headers |= webhooks.headers(signing_key(message, channel.secret_name), message.message_id, message.now, raw)
     url = opened(message, channel.url_secret) if channel.url_secret else channel.url
-    return build_request("POST", url, headers=dict(headers), json_bytes=raw)
+    return build_request("POST", url, headers=headers, json_bytes=raw)
 
 
 def said_of(message: Leased, channel: Channel) -> Notice:
@@ -95,6 +97,9 @@ def said_of(message: Leased, channel: Channel) -> Notice:
         if found is None:
             raise Unsendable("subject_gone")
         return of_approval(message.event, at, moment, found)
+    for name, of in ABOUT.items():
+        if name in moment:
+            return of(message.event, at, moment)
     if message.run_id is not None:
         return of_run(message.event, at, moment, message.run_id)
     data = {"channel": channel.name}
@@ -134,6 +139,52 @@ def names_of(found: Approval) -> str:
     """`Amy for Abe`, as everywhere a decision is shown."""
     said = ApprovalDecision.objects.filter(approval=found).select_related("user", "for_user").order_by("id")
     return ", ".join(f"{one.user.username} for {one.for_user.username}" if one.for_user else one.user.username for one in said)
+
+
+def of_incident(event: str, at: str, moment: Mapping[str, Any]) -> Notice:
+    """As it was then; whose it is, as it is now."""
+    found = Incident.objects.select_related("owner").filter(pk=UUID(moment["incident"])).first()
+    if found is None:
+        raise Unsendable("subject_gone")
+    state, severity = str(moment.get("state", "")), str(moment.get("severity", ""))
+    again = bool(moment.get("again")) and event == "incident.opened"
+    owner, by = (user.username if user else "" for user in (found.owner, found.resolved_by if state == "resolved" else None))
+    value = spelled(found.value, found.evidence["unit"]) if found.value is not None and "unit" in found.evidence else ""
+    about = {name.capitalize(): str(text) for name, text in found.subject.items()}
+    facts = {"Severity": severity, "State": state, **about, "Value": value, "Owner": owner, "By": by, "Runbook": found.runbook}
+    data = {
+        "incident_id": str(found), "state": state, "severity": severity, "again": again, "detector": found.detector or None,
+        "subject": found.subject, "owner": owner or None, "runbook": found.runbook or None, "value": found.value,
+    }  # fmt: skip
+    title = f"{INCIDENT_WORDS.get((event, again), 'Incident')}: {found.title}"
+    return Notice(event, at, title, tuple((k, v) for k, v in facts.items() if v), data, address("incident", str(found)))
+
+
+INCIDENT_WORDS = {
+    ("incident.opened", False): "Incident",
+    ("incident.opened", True): "Incident again",
+    ("incident.acknowledged", False): "Acknowledged",
+    ("incident.resolved", False): "Resolved",
+}
+
+
+def of_switch(event: str, at: str, moment: Mapping[str, Any]) -> Notice:
+    found = Switch.objects.select_related("by", "lifted_by", "tenant").filter(pk=UUID(moment["switch"])).first()
+    if found is None:
+        raise Unsendable("subject_gone")
+    by = found.lifted_by if event == "switch.lifted" else found.by
+    facts = {"Scope": found.scope, "Agent": found.agent, "Tool": found.tool, "By": by.username if by else ""}
+    data = {
+        "switch_id": str(found), "scope": found.scope, "then": found.then, "drill": found.drill, "agent": found.agent or None,
+        "tool": found.tool or None, "tenant": found.tenant.slug if found.tenant else None, "by": facts["By"] or None,
+    }  # fmt: skip
+    what = {"all": "everything", "writes": "all writes", "tenant": "the tenant"}.get(found.scope, found.agent or found.tool)
+    done = "Switch lifted" if event == "switch.lifted" else "Kill switch on"
+    title = f"{'Drill: ' if found.drill else ''}{done}: {what}"
+    return Notice(event, at, title, tuple((k, v) for k, v in facts.items() if v), data, settings.PUBLIC_URL + reverse("switches"))
+
+
+ABOUT = {"incident": of_incident, "switch": of_switch}  # what a moment names -> how it is said
 
 
 def instant(found: Approval) -> str:

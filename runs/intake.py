@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
@@ -12,7 +13,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
-from tenants.ids import decode
+from tenants.ids import decode, encode
 from tenants.models import IdempotencyRecord, Tenant, User
 
 from . import answer_cache, callbacks, ceilings, switches
@@ -98,7 +99,7 @@ def submit(
         tenant, agent, now = usable(actor.tenant, order.agent)
         if order.callback:
             callbacks.check(tenant, order.callback)
-        release = _release(agent, order.release)
+        release = pinned_release(agent, order.release)
         spec = ReleaseSpec.model_validate(release.spec)
         asked = _asked(order, limits(spec, order.budget), traceparent)
         if any(rung.do is Do.CACHED for rung in spec.ladder):
@@ -142,14 +143,24 @@ def place(
         created_at=now, priority=priority,
     )  # fmt: skip
     sha256 = hashlib.sha256(as_json({"text": asked.text, "data": asked.data})).hexdigest()
-    data = {"agent": release.agent_id, "release": release.release_id, "input_sha256": sha256}
-    append(run, [event(Kind.RUN_ACCEPTED, data=data | ({"retry_of": retry_of} if retry_of else {}))])
+    data = {"agent": release.agent_id, "release": release.release_id, "input_sha256": sha256} | origin(asked, retry_of)
+    append(run, [event(Kind.RUN_ACCEPTED, data=data)])
     run.save(force_insert=True)
     asked.run = run
     asked.save(force_insert=True)
     notify(DUE, run.id)
     ceilings.hold(run, asked.limits["max_cost_micro"], tenant)
     return run
+
+
+def origin(asked: RunInput, retry_of: str | None) -> dict[str, Any]:
+    """What else the first event says: the run that this one comes from, and that it changes nothing."""
+    found: dict[str, Any] = {"retry_of": retry_of} if retry_of else {}
+    if asked.fork:
+        found |= {"fork_of": encode("agt", UUID(asked.fork["of"])), "fork_step": asked.fork["step"]}
+    if asked.rehearsal:
+        found |= {"rehearsal": asked.rehearsal["kind"]}
+    return found
 
 
 def as_json(value: Any) -> bytes:
@@ -184,7 +195,7 @@ def _answered(tenant: Tenant, key: str, body: bytes) -> Run | None:
     return Run.objects.get(pk=record.object_id)
 
 
-def _release(agent: Agent, wanted: str | None) -> Release:
+def pinned_release(agent: Agent, wanted: str | None) -> Release:
     if wanted is None:
         if agent.live is None:
             raise Refused("no_live_release", f"The agent {agent.name} has no live release. Promote one.", 409)

@@ -3,6 +3,7 @@
 Which release was live before is read from the audit trail, so that going back twice goes back two.
 """
 
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -140,6 +141,13 @@ def moves(agent: str) -> list[AuditEntry]:
     """Every move of the agent's pointer, oldest first."""
     trail = AuditEntry.objects.filter(tenant=None, object_kind="agent", object_id=agent, action__in=(PROMOTED, ROLLED_BACK))
     return list(trail.order_by("id"))
+
+
+@installation_wide()
+def moved(since: datetime, until: datetime) -> list[AuditEntry]:
+    """Every move of any agent's pointer in that time, oldest first."""
+    trail = AuditEntry.objects.filter(tenant=None, object_kind="agent", action__in=(PROMOTED, ROLLED_BACK))
+    return list(trail.filter(at__gte=since, at__lt=until).order_by("id"))
 
 
 def history(agent: str) -> list[UUID]:

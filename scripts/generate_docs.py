@@ -1,25 +1,26 @@
-"""Documents that follow from the code: docs/state-machines.md and docs/events.md.
+"""Documents that follow from the code: docs/state-machines.md, docs/events.md and docs/events.schema.json.
 
     python scripts/generate_docs.py           write them
     python scripts/generate_docs.py --check   say which are stale and fail; writes nothing
 
-States, their comments and the legal moves are read from `runs/states.py` and `approvals/models.py`. The names of events are read
-from `runs/events.py`; when each is written is told here, and a name without words (or words without a name) is a failure.
+States, their comments and the legal moves are read from `runs/states.py` and `approvals/models.py`. Events are read from
+`runs/event_catalogue.py`; a name without words (or words without a name) is a failure.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from runs.event_catalogue import EVENTS, schema  # noqa: E402
 from runs.events import FIELDS, VERSION, Kind  # noqa: E402
 from runs.states import CALL, DUE, NEW, OWNED, PEOPLE, RUN, TERMINAL, Outcome, RunState  # noqa: E402
 
@@ -36,122 +37,6 @@ APPROVAL: dict[str, tuple[str, ...]] = {
 }
 ENDED = "the run has ended; nothing moves it on"
 HEAD = "<!-- Written by scripts/generate_docs.py. Do not edit: change the code, then run it. -->\n"
-
-
-class Told(NamedTuple):
-    """When an event is written, which of FIELDS it has, and the keys of its `data`. A `?` marks what is not always there."""
-
-    when: str
-    fields: str = ""
-    data: str = ""
-
-
-CALL_OF_TOOL = "step_id ord tool"
-CALL_OF_MODEL = "step_id ord model"
-SPENT = "latency_ms input_tokens output_tokens cost_micro"
-SENT = "attempt status result_sha256 sanitized?"
-RUNG = "n on do step limit? value? used? by? share? tool? error_type? of? verdict?"
-
-EVENTS: dict[str, Told] = {
-    "run_accepted": Told("intake, in the transaction that accepts the run", "", "agent release input_sha256 retry_of?"),
-    "run_started": Told("an engine claims the run for the first time"),
-    "run_resumed": Told("no call of the run waits for a person any more: it is queued again"),
-    "run_claimed": Told("an engine claims it again after a wait"),
-    "run_taken_over": Told("another engine takes it, because the lease of its owner is over"),
-    "run_parked": Told("the engine lets go of it: to people, to a timer, or back to the queue", "step_id?", "state reason? switch?"),
-    "run_completed": Told(
-        "the run ends; its last event", "step_id? input_tokens? output_tokens? cost_micro? result?", "state outcome stop? by?"
-    ),
-    "cancel_requested": Told("a person cancels a run that an engine holds; the engine makes the move", "", "by"),
-    "plan_decided": Told("a model has answered: the tools it was offered and those it asked for", "step_id model", "calls offered"),
-    "model_call_started": Told("the intent of a model call is durable; it is sent next", CALL_OF_MODEL, "attempt role reserve_micro"),
-    "model_call_completed": Told("the model has answered", f"{CALL_OF_MODEL} {SPENT} result", "attempt result_sha256 finish estimated"),
-    "model_call_failed": Told(
-        "it failed, or its engine was lost (`lost`: the reservation counts as spent)",
-        f"{CALL_OF_MODEL} latency_ms? input_tokens? output_tokens? cost_micro result error_type retryable",
-        "attempt status? lost?",
-    ),
-    "tool_call_started": Told("the intent of a tool call is durable; it is sent next", CALL_OF_TOOL, "attempt args_sha256 approval_id?"),
-    "tool_call_completed": Told(
-        "the tool has answered; a write is applied (`duplicate_request`: it was before)",
-        f"{CALL_OF_TOOL} latency_ms result error_type?",
-        SENT,
-    ),
-    "tool_call_failed": Told(
-        "an answer with an error, no answer, or (`sent` false) a call that was never sent",
-        f"{CALL_OF_TOOL} latency_ms? result error_type retryable",
-        f"sent? {SENT.replace(' ', '? ').replace('??', '?')}",
-    ),
-    "tool_call_unknown": Told(
-        "a write may or may not be applied; it is not sent again",
-        f"{CALL_OF_TOOL} result error_type?",
-        "attempt? status? result_sha256? sanitized? lost?",
-    ),
-    "tool_call_reconciled": Told(
-        "an unknown outcome was settled: by late evidence, a probe or a person",
-        "step_id ord tool result",
-        "result how by unknown_id resend",
-    ),
-    "retry_scheduled": Told(
-        "a failed call will be sent again; `attempt` is the next one", "step_id ord model? tool? result error_type", "attempt wait_ms"
-    ),
-    "call_held": Told(
-        "a call is not sent now, and its run is parked: the breaker of its host is open (`breaker_open`), or too much is in flight"
-        " there (`no_room`); no attempt is spent",
-        "step_id ord model? tool?",
-        "reason wait_ms",
-    ),
-    "policy_decided": Told("the policy has ruled on a call", f"{CALL_OF_TOOL} result", "decision by rev"),
-    "policy_violated": Told(
-        "the ruling is deny, or an approved call may no longer be sent", f"{CALL_OF_TOOL} result error_type", "decision? by? rev?"
-    ),
-    "approval_requested": Told(
-        "people are asked about a call, or (with `limit`) for more of the run's budget",
-        "step_id ord tool?",
-        "approval_id digest needed limit? preview_sha256?",
-    ),
-    "approval_decided": Told(
-        "a person has decided; the reason is kept as a hash here", f"{CALL_OF_TOOL} result", "approval_id by verdict state reason_sha256?"
-    ),
-    "approval_edited": Told(
-        "a person wrote other arguments, which are asked about anew; earlier approvals are gone",
-        f"{CALL_OF_TOOL} result",
-        "approval_id by digest fields",
-    ),
-    "approval_escalated": Told(
-        "half of the time is over and nobody has decided: the group that theirs escalates to may decide too",
-        "step_id ord tool?",
-        "approval_id groups",
-    ),
-    "approval_expired": Told("nobody decided in time; the call is not made", f"{CALL_OF_TOOL} result", "approval_id"),
-    "approval_voided": Told("an open approval is not needed or not valid any more", "step_id? ord? tool? result?", "approval_id"),
-    "budget_exceeded": Told("a limit has no room for the next call; the run ends", "step_id result", "limit value used by step"),
-    "deadline_exceeded": Told("the time of the run is over; the run ends", "result", "limit value"),
-    "fallback_activated": Told(
-        "a model is given up for the next one of its role", f"{CALL_OF_MODEL} result error_type?", "from to reason? limit?"
-    ),
-    "rung_entered": Told(
-        "the run takes a rung of its ladder and goes on with less; the same is kept in its record (`rungs`)",
-        "step_id result",
-        f"{RUNG} last_step? from? age_s? exact? results?",
-    ),
-    "rung_missed": Told("a rung had nothing to give, so the next one was tried", "step_id result", RUNG),
-    "rung_left": Told("the run ends, and with it each rung that it stood on", "step_id result", "n on do"),
-    "loop_detected": Told(
-        "a call is not sent, because it was answered `times` times before, each time alike, the last time in step `seen`",
-        f"{CALL_OF_TOOL} result",
-        "times seen",
-    ),
-    "call_drafted": Told("a write is kept for a person instead of sent; it is never sent by this run", f"{CALL_OF_TOOL} result", "attempt"),
-    "critique_decided": Told(
-        "a critique has checked step `of`; the reasons are in its reply, their number here",
-        "step_id model? result",
-        "of checks verdict reasons",
-    ),
-    "budget_granted": Told(
-        "a person has raised limits of this run, each with its value before and after", "step_id result", "approval_id by limits"
-    ),
-}
 
 
 def comments(path: str, name: str) -> dict[str, str]:
@@ -245,9 +130,9 @@ def listed(names: str) -> str:
 
 def events() -> str:
     if differ := set(EVENTS) ^ {kind.value for kind in Kind}:
-        raise SystemExit(f"scripts/generate_docs.py: EVENTS and runs.events.Kind differ in {sorted(differ)}")
+        raise SystemExit(f"runs/event_catalogue.py: EVENTS and runs.events.Kind differ in {sorted(differ)}")
     if strange := {name.rstrip("?") for told in EVENTS.values() for name in told.fields.split()} - set(FIELDS):
-        raise SystemExit(f"scripts/generate_docs.py: not in runs.events.FIELDS: {sorted(strange)}")
+        raise SystemExit(f"runs/event_catalogue.py: not in runs.events.FIELDS: {sorted(strange)}")
     rows = "\n".join(f"| `{kind}` | {told.when} | {listed(told.fields)} | {listed(told.data)} |" for kind, told in EVENTS.items())
     return f"""{HEAD}
 # Events
@@ -262,7 +147,9 @@ retryable, data, v}}`. What an event does not have is null. `v` is the version o
 step and `ord` (0 is the model call of the step, 1.. its tool calls). `cost_usd` is `cost_micro` in USD, a decimal string. `result`
 is one of `ok`, `error`, `denied`, `retried`, `unknown`, `degraded`.
 
-A `?` marks what is not always there.
+A `?` marks what is not always there. The same as JSON Schema (2020-12), one for each kind: [events.schema.json](events.schema.json), and
+`GET /api/v1/events/schema` of the installation that you read. Under one version it only grows: a reader takes fields, values and kinds
+that it does not know, and goes on.
 
 | event | written when | fields | in `data` |
 |---|---|---|---|
@@ -270,7 +157,11 @@ A `?` marks what is not always there.
 """
 
 
-GENERATED = {"docs/state-machines.md": state_machines, "docs/events.md": events}
+def events_schema() -> str:
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+GENERATED = {"docs/state-machines.md": state_machines, "docs/events.md": events, "docs/events.schema.json": events_schema}
 
 
 def stale(root: Path = ROOT) -> list[str]:

@@ -112,15 +112,15 @@ def _fernets() -> list[Fernet]:
 @lru_cache(maxsize=4)
 def _load(listed: str, home: Path) -> list[Fernet]:
     """The newest key seals, all of them open. Without SEALING_KEYS one is made once and kept with mode 0600."""
-    keys = [key.strip() for key in listed.split(",") if key.strip()] or [_kept(home / "sealing")]
+    keys = [key.strip() for key in listed.split(",") if key.strip()] or [kept_key(home / "sealing")]
     try:
         return [Fernet(key) for key in keys]
     except ValueError:
         raise Refused("bad_sealing_key", "SEALING_KEYS must be Fernet keys: 32 bytes in urlsafe base64 each.", 500) from None
 
 
-def _kept(path: Path) -> str:
-    """Written whole under another name first, then linked: who starts at the same moment reads all of it or nothing."""
+def kept_key(path: Path) -> str:
+    """32 bytes at random in urlsafe base64, made the first time. Written whole under another name first, then linked: who starts at the same moment reads all of it or nothing."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix="sealing-") as draft:  # made with mode 0600

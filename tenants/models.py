@@ -84,8 +84,69 @@ class AuditEntry(models.Model):
     request_id = models.CharField(max_length=100, blank=True, default="")
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["tenant", "-id"], name="audit_by_tenant")]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "-id"], name="audit_by_tenant"),
+            models.Index(fields=["tenant", "-at", "-id"], name="audit_by_time"),
+        ]
         verbose_name_plural = "audit entries"
+
+
+class AuditLink(models.Model):
+    """An entry's place in its chain. Written when the entry commits, by a trigger and by nobody else; never changed.
+
+    `chain`: the tenant, or `chain.PLATFORM`. `hash` is over `prev` and the entry's canonical line (`tenants.chain`).
+    """
+
+    entry = models.OneToOneField(AuditEntry, on_delete=models.PROTECT, primary_key=True, related_name="link")
+    chain = models.UUIDField()
+    seq = models.BigIntegerField()
+    prev = models.BinaryField()
+    hash = models.BinaryField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["chain", "seq"], name="one_entry_per_number")]
+
+
+class AuditHead(models.Model):
+    """The last link of a chain, kept by the trigger: a chain that loses its newest entries no longer ends here."""
+
+    chain = models.UUIDField(primary_key=True, editable=False)
+    seq = models.BigIntegerField()
+    hash = models.BinaryField()
+
+
+class AuditNote(models.Model):
+    """An entry that its transaction is about to link. Empty for everybody else."""
+
+    entry_id = models.BigIntegerField(primary_key=True)
+
+
+class AuditCheckpoint(models.Model):
+    """Signed: at this moment the chain ended here. The key and a copy of each are kept outside of the database."""
+
+    chain = models.UUIDField()
+    seq = models.BigIntegerField()
+    hash = models.BinaryField()
+    at = models.DateTimeField()
+    key = models.CharField(max_length=16)  # which key signed: the beginning of the SHA-256 of its public half
+    signature = models.BinaryField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["chain", "seq"], name="one_checkpoint_per_number")]
+
+
+class AuditVerified(models.Model):
+    """What the last verification of a chain found. `problem`: the first break, as `chain.Broken`; null: it held.
+
+    A chain too long for one look is walked in several: `walked` and `walked_hash` say where the next one goes on.
+    """
+
+    chain = models.UUIDField(primary_key=True, editable=False)
+    seq = models.BigIntegerField(default=0)  # the chain held up to here,
+    at = models.DateTimeField(db_default=Now())  # then
+    problem = models.JSONField(null=True)
+    walked = models.BigIntegerField(default=0)
+    walked_hash = models.BinaryField(default=bytes)
 
 
 class EgressAllow(models.Model):

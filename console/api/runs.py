@@ -16,8 +16,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console import records, role_costs, undoing
-from runs import grants, intake, lifecycle, signoff
+from console import records, retention, role_costs, undoing
+from runs import forks, grants, intake, lifecycle, signoff, tracing
 from runs.models import Call, Event, Run
 from runs.states import Outcome, RunState
 from tenants.actors import Actor
@@ -58,6 +58,7 @@ def find(actor: Actor, run_id: str) -> Run:
     except ValueError:
         run = None
     if run is None:
+        retention.refuse_deleted(actor, run_id)
         raise NotFound("run")
     return run
 
@@ -102,10 +103,12 @@ class Runs(APIView):
             intake.Order.model_validate(body),
             idempotency_key=request.headers.get("Idempotency-Key"),
             body_sha256=hashlib.sha256(intake.as_json(body)).digest(),
-            traceparent=getattr(request._request, "traceparent", ""),
+            traceparent=tracing.accepted(request.headers.get("traceparent")),
             priority=getattr(request._request, "priority", 0),
         )
         run = records.RUN_ROWS.get(id=accepted.run.id)
+        if not tracing.accepted(request.headers.get("traceparent")):  # else the caller's own is returned
+            request._request.traceparent = tracing.trace_of(run.run_id, run.asked.traceparent).root_header  # type: ignore[attr-defined]
         headers = {"Location": f"/api/v1/runs/{run.run_id}"}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
@@ -176,6 +179,14 @@ class Extension(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+class Forking(BaseModel):
+    """The body of `fork`: the first step that is taken anew, and what is changed."""
+
+    model_config = ConfigDict(extra="forbid")
+    step: Annotated[int, Field(ge=1, le=1000)]
+    changes: forks.Changes = forks.Changes()
+
+
 class Extend(APIView):
     @extend_schema(
         operation_id="extend_run",
@@ -193,22 +204,23 @@ class Extend(APIView):
         return Response(record(records.RUN_ROWS.get(id=run.id)))
 
 
-class NotBuilt(APIView):
-    """Known verbs of a run whose enforcement is not built yet: refused, never accepted and ignored."""
-
+class Fork(APIView):
     @extend_schema(
-        operation_id="not_supported_yet",
-        description="`fork` is known and not supported yet: 422 `not_supported`.",
-        request=None,
-        responses=answers({}),
+        operation_id="fork_run",
+        description="A new run that keeps the steps before `step` and takes the rest anew, with something changed. It sends no write unless"
+        " `writes` is `live`.",
+        request={"application/json": inline(Forking.model_json_schema(ref_template="#/$defs/{model}"))},
+        responses=answers({202: RUN}),
     )
-    def post(self, request: Request, run_id: str, verb: str) -> Response:
+    def post(self, request: Request, run_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
-        find(actor, run_id)
+        run = find(actor, run_id)
         actor.need("runs:write")
-        if verb != "fork":
-            raise NotFound("verb")
-        raise Refused("not_supported", f"{verb} is not supported yet.", 422, key=verb)
+        if not isinstance(request.data, dict):
+            raise Refused("validation", "The body must be a JSON object.", 422)
+        asked = Forking.model_validate(request.data)
+        made = forks.fork(actor, run.id, asked.step, asked.changes)
+        return Response(record(records.RUN_ROWS.get(id=made.id)), status=202, headers={"Location": f"/api/v1/runs/{made.run_id}"})
 
 
 def filtered(rows: "QuerySet[Run]", query: dict[str, str]) -> "QuerySet[Run]":

@@ -35,7 +35,7 @@ MESSAGES_A_SECOND = 20
 REPLAY = 2000  # events
 WAITING = 4096  # messages for a client that does not read
 WAITING_BYTES = 2 << 20
-LISTS = {"runs": "runs:read", "approvals": "approvals:read"}  # topic -> the scope it needs
+LISTS = {"runs": "runs:read", "approvals": "approvals:read", "incidents": "runs:read"}  # topic -> the scope it needs
 CLOCKS_US = 3_000_000  # how far the clocks of web hosts, and a page and its socket, may lie apart
 BAD_CLIENT, TOO_SLOW = 4400, 4408
 

@@ -46,6 +46,7 @@ class Seen:
     runs: dict[UUID, JSON] = field(default_factory=dict)
     events: dict[UUID, list[Event]] = field(default_factory=dict)
     approvals: list[JSON] = field(default_factory=list)
+    incidents: list[JSON] = field(default_factory=list)
     counts: Counts = field(default_factory=dict)
     more: bool = False
 
@@ -86,11 +87,19 @@ def _look(after: dict[UUID, int], listed: set[UUID], scopes: set[Scope]) -> Seen
         seen.approvals = list(asked.annotate(said=Count("decisions")).values(*ASKED, "said"))
     if scopes:
         seen.counts = counts(scopes)
+        seen.incidents = incidents(scopes)
     return seen
 
 
+def incidents(scopes: set[Scope]) -> list[JSON]:
+    """Those that are not resolved, or were a moment ago."""
+    rows = Incident.objects.filter(Q(state__in=Incident.LIVE) | Q(resolved_at__gt=Now() - LATELY))
+    mine = rows if None in scopes else rows.filter(tenant__in=[scope for scope in scopes if scope])
+    return list(mine.order_by("-id").values(*WRONG)[:INCIDENTS_AT_ONCE])
+
+
 def counts(scopes: set[Scope]) -> Counts:
-    """Pending approvals and runs that are not over, of each scope."""
+    """Pending approvals, runs that are not over and incidents that are not resolved, of each scope."""
     tenants = list(Tenant.objects.values_list("id", flat=True)) if None in scopes else [s for s in scopes if s]
     pending = Approval.objects.filter(tenant__in=tenants, state=Approval.State.PENDING)
     found = {"approvals": per_tenant(pending), "runs": per_tenant(Run.objects.filter(tenant__in=tenants, state__in=OPEN))}

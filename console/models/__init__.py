@@ -5,6 +5,8 @@ from .channel import Channel, Delivery
 from .examination import Examination
 from .incident import Detector, Incident, IncidentEntry, IncidentRun, Severity
 from .rollup import CallHour, FoldedHour, RunHour
+from .runbook import Runbook, RunbookVersion
+from .telemetry import TelemetryExport, TelemetrySent
 
 __all__ = [
     "CallHour",
@@ -18,5 +20,9 @@ __all__ = [
     "IncidentRun",
     "PolicyBacktest",
     "RunHour",
+    "Runbook",
+    "RunbookVersion",
     "Severity",
+    "TelemetryExport",
+    "TelemetrySent",
 ]

@@ -26,10 +26,12 @@ class Detector(models.Model):
         FALLBACK_RATE = "fallback_rate", "More runs fall back"
         BUDGET_EXCEEDED = "budget_exceeded", "More runs meet their budget"
         DUPLICATE_WRITES = "duplicate_writes", "The same write is made twice"
+        DUPLICATE_ANSWERS = "duplicate_answers", "More writes are answered as made already"
         RETRY_CASCADE = "retry_cascade", "Calls are sent again and again"
         UNKNOWN_OUTCOMES = "unknown_outcomes", "Writes wait whose outcome is unknown"
         APPROVALS_AGEING = "approvals_ageing", "Approvals wait too long"
         PROVIDER_DEGRADED = "provider_degraded", "A model provider is degraded"
+        PROVIDER_SLOW = "provider_slow", "A model provider is slow"
         AUDIT_CHAIN = "audit_chain", "The audit trail does not verify"
         RELEASE_GUARD = "release_guard", "A release under watch is worse"  # opened by the rollout, never by a look
 

@@ -26,6 +26,9 @@ class RunHour(models.Model):
     decided = models.IntegerField()  # approvals of these runs that a person decided
     writes = models.IntegerField()
     cost_micro = models.BigIntegerField()  # of those that ended
+    spent_micro = models.BigIntegerField()  # of all that started, so far
+    steps_total = models.BigIntegerField()  # of those that ended
+    duration_total_ms = models.BigIntegerField()
     unpriced = models.IntegerField()  # runs whose cost is partial
     steps = models.JSONField()  # histogram of steps of the runs that ended
     duration_ms = models.JSONField()  # histogram, acceptance to end
@@ -57,6 +60,7 @@ class CallHour(models.Model):
     classes = models.JSONField()  # {error class: calls}
     retry_classes = models.JSONField()  # {error class: times that a retry was scheduled for it}
     latency_ms = models.JSONField()  # histogram
+    latency_total_ms = models.BigIntegerField()
     tokens_in = models.BigIntegerField()
     tokens_out = models.BigIntegerField()
     cost_micro = models.BigIntegerField()

@@ -12,7 +12,7 @@ from django.db.models import Count, Q
 from django.urls import reverse
 
 from approvals.models import Approval, ApprovalDecision
-from console import limits
+from console import limits, retention
 from console.api import runs as api
 from console.status import look
 from console.switch_words import sentence
@@ -70,6 +70,7 @@ def find(actor: Actor, run_id: str) -> Run:
     except ValueError:
         run = None
     if run is None:
+        retention.refuse_deleted(actor, run_id)
         raise NotFound("run")
     return run
 

@@ -31,7 +31,7 @@ async def check(f: Flight, e: Services, turn: Turn) -> bool:
     await facts.look_at_day(f, e)
     text, now = (turn.reply or {}).get("text") or "", datetime.now(UTC).isoformat()
     decision = policy.on_answer(text, facts.run(f, turn), rules, facts.sources(f), now, f.day)
-    if decision.verdict == "ask" and state != Approval.State.CONSUMED:
+    if decision.verdict == "ask" and state != Approval.State.CONSUMED and f.rehearsal is None:
         return await ask(f, e, turn, decision)
     if decision.verdict == "deny":
         because = [{"step": s.step, "tool": s.tool, "brought": s.brought} for s in decision.because]

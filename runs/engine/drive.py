@@ -244,7 +244,8 @@ async def end(f: Flight, e: Services, ending: Ending) -> None:
     result = "ok" if ending.state == RunState.SUCCEEDED else "error"
     data = {"state": ending.state.value, "outcome": ending.outcome.value, "stop": stop}
     cost = {"input_tokens": f.used.tokens_in, "output_tokens": f.used.tokens_out, "cost_micro": f.used.cost_micro}
-    intent.events.append(event(Kind.RUN_COMPLETED, step_id=step, result=result, **cost, data=data))
+    error_type = ending.error["error_type"] if ending.error else None
+    intent.events.append(event(Kind.RUN_COMPLETED, step_id=step, result=result, error_type=error_type, **cost, data=data))
     fp("before_end")
     await f.commit(intent)
     fp("after_end")

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from runs import ceilings, reconcile, reminders, signoff, switches, undo
+from runs import ceilings, reconcile, rehearsals, reminders, signoff, switches, undo
 from runs.failpoints import fp
 from runs.history import DUE, MOVED
 from tools.egress import Egress
@@ -201,9 +201,11 @@ class Engine:
         if (action := row["action"]) and action["kind"] == undo.KIND:
             release = await self.services.orm(with_tool, release, uuid.UUID(action["version"]))
         flight = Flight(row, release, snapshot, self.services.journal, lease)
+        if row["rehearsal"]:
+            flight.rehearse(await self.services.orm(rehearsals.load, row["rehearsal"]))
         if row["retry_of"]:
             flight.recorded = await self.services.orm(recorded_writes, row["retry_of"])
-        if row["fence"] > 1:
+        if row["fence"] > 1 or row["fork"]:
             calls = await self._execute(CALLS, {"run": row["id"]})
             steps = await self._execute(STEPS, {"run": row["id"]})
             flight.restore(calls, {step["step"]: step["role"] for step in steps})

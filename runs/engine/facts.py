@@ -1,6 +1,7 @@
 """What conditions and rules see of a run: where it stands, what it used, and what its earlier calls brought."""
 
 from runs import day_totals
+from runs.rehearsals import UNSENT
 from runs.states import CallState
 from tools import past
 from tools.policy import Source
@@ -34,10 +35,12 @@ def run(f: Flight, turn: Turn | None) -> JSON:
 def made(f: Flight) -> list[past.Made]:
     """What the run sent and heard of again."""
     return [
-        past.Made(turn.step, call.ord, call.name, labels_of(f, call.name), call.args, call.state in MAY_BE_APPLIED)
+        past.Made(
+            turn.step, call.ord, call.name, labels_of(f, call.name), call.args, call.state in MAY_BE_APPLIED or call.error in UNSENT
+        )
         for turn in f.turns
         for call in turn.calls
-        if call.attempt > 0 and call.state in TOOK_IN
+        if (call.attempt > 0 and call.state in TOOK_IN) or call.error in UNSENT  # what was kept instead counts as if it were sent
     ]
 
 

@@ -12,8 +12,10 @@ from runs.budgets import Stop, Used
 from runs.events import Kind, encode, event
 from runs.inference.tiers import ACTION, CRITIQUE
 from runs.limits import Limits
+from runs.rehearsals import Rehearsal
 from runs.states import CallState, Outcome, RunState
 from runs.stops import SwitchOn
+from runs.tracing import trace_of
 from tenants import ids
 
 from .definitions import ReleaseView, Snapshot
@@ -139,7 +141,7 @@ class Flight:
         self.reserved: int = row["reserved_micro"]
         self.unpriced: bool = row["unpriced"]
         self.user: JSON = row["user"] or {}
-        self.traceparent: str | None = row["traceparent"] or None
+        self.trace = trace_of(self.run_id, row["traceparent"])
         self.asked = row["text"] if row["data"] is None else row["text"] + "\n\n" + json.dumps(row["data"], ensure_ascii=False)
         self.turns: list[Turn] = []
         self.messages: list[JSON] = [
@@ -150,7 +152,7 @@ class Flight:
         self.told = 0  # turns already in `messages`
         self.pending = Pending()
         self.day: JSON = {}  # what the tenant's runs wrote today, when a rule asks
-        self.labels: frozenset[str] = frozenset()  # what it was tainted with before its first call
+        self.labels = frozenset((row["fork"] or {}).get("labels", ()))  # what it was tainted with before its first call
         self.ending: Ending | None = None
         self.halt: SwitchOn | None = None  # what the call met that is the one next move
         self.wait_s: float | None = None  # the next model attempt is due after this
@@ -158,7 +160,12 @@ class Flight:
         self.draining = False
         self.poked = asyncio.Event()  # set to end a back-off early
         self.recorded: dict[tuple[str, str], JSON] = {}  # (tool, args sha256) -> what that write came to in the run this one retries
+        self.rehearsal: Rehearsal | None = None  # it changes nothing: its writes are answered, not sent
         self.seen: list[JSON] = []  # outcomes of writes that no commit holds yet: evidence if the run turns out to be lost
+
+    def rehearse(self, rehearsal: Rehearsal) -> None:
+        self.rehearsal, self.mode = rehearsal, rehearsal.mode
+        self.stance = Stance.after(self.rungs, self.mode)
 
     @property
     def turn(self) -> Turn | None:

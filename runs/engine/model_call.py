@@ -81,8 +81,9 @@ async def attempt(f: Flight, e: Services, turn: Turn, endpoint: ModelEndpoint, p
     if turn.tries == 1:
         e.retry_budget.sent(endpoint.base_url)
     answer = await providers.complete(
-        endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout - (time.monotonic() - began), traceparent=f.traceparent
-    )
+        endpoint, request, e.egress, allow=f.snapshot.allow, timeout_s=timeout - (time.monotonic() - began),
+        traceparent=f.trace.header(turn.step, 0, turn.attempt),
+    )  # fmt: skip
     answer = redacted(answer, f.snapshot.redactor)
     fp("after_model_answer")
     if isinstance(answer, ModelReply):

@@ -89,9 +89,8 @@ async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place
     about = (now, needed, moved, f.snapshot.rev, timeout, definition.mutating)
     verdict = await e.orm(consume, f.id, f.fence, f.entry, turn.step, call, *about)
     f.cancel = f.cancel or verdict == "cancelled"
-    if verdict == "recheck":
-        f.snapshot = await e.definitions.snapshot(f.tenant)
     if verdict in ("recheck", "cancelled"):
+        f.snapshot = await e.definitions.snapshot(f.tenant)
         return
     f.entry += 1
     if verdict == "void":  # decided anew: people are asked again about what would be sent now

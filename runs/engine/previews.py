@@ -49,7 +49,7 @@ async def look(f: Flight, e: Services, turn: Turn, call: ToolCall, definition: T
         return {"at": at, "error": lacking}
     context = CallContext(
         run_id=f.run_id, step=turn.step, idem_key=None, timeout_s=f.left_for(turn, float(spec["timeout_s"])), allow=f.snapshot.allow,
-        credential=tool_call.credential(f, call.name), traceparent=f.traceparent, redactor=f.snapshot.redactor,
+        credential=tool_call.credential(f, call.name), traceparent=f.trace.root_header, redactor=f.snapshot.redactor,
     )  # fmt: skip
     result = await e.tools.invoke(read(definition, spec), asked, context)
     if not result.ok:

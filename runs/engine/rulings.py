@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from runs import budgets, retries
 from runs.budgets import Stop
 from runs.events import Kind, encode, event
+from runs.rehearsals import REHEARSED, Rehearsal
 from runs.states import CallState, RunState
 from runs.stops import SwitchOn
 from tools import policy
@@ -50,7 +51,7 @@ def rule(f: Flight, turn: Turn) -> list[Ruling]:
         if met := halted(f, ruling):
             halt = halt or met
             ruling.state, ruling.timeout = waiting_state(call), None
-        elif ruling.timeout is not None and call.attempt == 0:
+        elif counts(ruling):
             used.tool_calls += 1
             used.writes += f.release.tools[call.name].mutating
         rulings.append(ruling)
@@ -60,6 +61,11 @@ def rule(f: Flight, turn: Turn) -> list[Ruling]:
     for later in [r for r in sends if r not in (reads or sends[:1])]:
         later.state, later.timeout = waiting_state(later.call), None
     return rulings
+
+
+def counts(ruling: Ruling) -> bool:
+    """A first send, or what stands for one in a run that changes nothing: both take from the budget."""
+    return ruling.call.attempt == 0 and (ruling.timeout is not None or ruling.error == REHEARSED)
 
 
 def halted(f: Flight, ruling: Ruling) -> SwitchOn | None:
@@ -97,6 +103,25 @@ def rule_on_first_send(
     f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition, decision: policy.Decision, record: JSON, used: budgets.Used
 ) -> Ruling | None:
     """What only the first send has to pass: the schema, drafts, the budget, people. None: it may be sent."""
+    if pointless := rule_out(f, turn, call, definition, record):
+        return pointless
+    if decision.verdict == "draft" and f.rehearsal is None:
+        return refused(call, definition, record, "drafted", "Not sent: kept as a recommended action for a person.", "drafted")
+    if stop := budgets.before_tool(f.limits, used, tool=call.name, mutating=definition.mutating):
+        ruling = refused(call, definition, record, "budget_exceeded", f"Not sent: the run's {stop.limit} is reached.", "policy")
+        ruling.stop = stop
+        return ruling
+    if f.rehearsal:
+        return rehearsed(f, f.rehearsal, turn, call, definition, record)  # nobody is asked
+    if decision.verdict == "ask" and call.approval_id is None:
+        record["approvers"] = decision.approvers
+        record |= {"group": decision.group} if decision.group else {}
+        return Ruling(call, CallState.WAITING_APPROVAL, record)
+    return None
+
+
+def rule_out(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition, record: JSON) -> Ruling | None:
+    """Calls that nobody need be asked about: the model is told why, or what they came to before."""
     if alike := repeats.times(f, call):
         return Ruling(call, CallState.BLOCKED, record, repeats.hint(f, turn, call, alike), "loop")
     if problem := invalid(f, call):
@@ -105,17 +130,20 @@ def rule_on_first_send(
         return Ruling(call, CallState.BLOCKED, record, {**recorded, "already_applied": True})
     if objection := critic.objection(f, turn, call):
         return refused(call, definition, record, "critique_failed", objection, "critique")
-    if decision.verdict == "draft":
-        return refused(call, definition, record, "drafted", "Not sent: kept as a recommended action for a person.", "drafted")
-    if stop := budgets.before_tool(f.limits, used, tool=call.name, mutating=definition.mutating):
-        ruling = refused(call, definition, record, "budget_exceeded", f"Not sent: the run's {stop.limit} is reached.", "policy")
-        ruling.stop = stop
-        return ruling
-    if decision.verdict == "ask" and call.approval_id is None:
-        record["approvers"] = decision.approvers
-        record |= {"group": decision.group} if decision.group else {}
-        return Ruling(call, CallState.WAITING_APPROVAL, record)
     return None
+
+
+def rehearsed(
+    f: Flight, rehearsal: Rehearsal, turn: Turn, call: ToolCall, definition: ToolDefinition, record: JSON
+) -> Ruling | None:
+    """The answer from the book. None: a read that is allowed as it is, so it is sent."""
+    effects = definition.mutating or policy.SIDE_EFFECTS in definition.labels or record["decision"] != "allow"
+    earlier = (c for past in f.turns if past.step <= turn.step for c in past.calls if c is not call and c.result is not None)
+    before = sum((c.name, c.args) == (call.name, call.args) for c in earlier)
+    told = rehearsal.answer(call.name, call.args or b"{}", mutating=effects, before=before)
+    if told is None:
+        return None
+    return Ruling(call, CallState.BLOCKED, record | {"from": told.source}, told.result, REHEARSED)
 
 
 def refused(call: ToolCall, definition: ToolDefinition | None, record: JSON, kind: str, message: str, error: str | None) -> Ruling:
@@ -188,9 +216,9 @@ def intend(f: Flight, turn: Turn, rulings: list[Ruling]) -> Intent:
         mutating = definition is None or definition.mutating
         row(f, turn, r, definition, intent)
         tell(turn, r, intent)
+        intent.tool_calls += counts(r)
+        intent.writes += mutating and counts(r)
         if r.timeout is not None:
-            intent.tool_calls += r.call.attempt == 0
-            intent.writes += mutating and r.call.attempt == 0
             intent.hold = max(intent.hold or 0.0, r.timeout + HOLD_MARGIN_S) if mutating else intent.hold
     return intent
 
@@ -246,10 +274,15 @@ def tell_unsent(r: Ruling, about: JSON) -> list[tuple[str, str]]:
     """A call that got its answer from us. A denial has told itself."""
     if r.error == "loop" and r.result:
         return [event(Kind.LOOP_DETECTED, **about, result="degraded", data={"times": r.result["times"], "seen": r.result["step"]})]
+    if r.error == REHEARSED:
+        data = {"from": (r.decision or {}).get("from"), "args_sha256": digest_of(r.call.args or b"")}
+        return [event(Kind.CALL_REHEARSED, **about, result="ok", data=data)]
     if r.error == "drafted":
         return [event(Kind.CALL_DRAFTED, **about, result="degraded", data={"attempt": r.call.attempt})]
     if (r.decision or {}).get("decision") == "deny":
         return []
+    if r.error is None:  # it is applied already: by the run that this one retries, or by another call
+        return [event(Kind.TOOL_CALL_COMPLETED, **about, result="ok", error_type="duplicate_request", data={"sent": False})]
     return [event(Kind.TOOL_CALL_FAILED, **about, result="error", error_type=r.error, retryable=False, data={"sent": False})]
 
 

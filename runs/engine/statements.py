@@ -97,7 +97,7 @@ _TAKEN = """
   insert into event(run_id, seq, tenant_id, kind, payload, at) select id, seq, tenant_id, {kind}, '{{"v":1}}', clock_timestamp() from c
 )
 select c.*, (select rev from controls where tenant_id = c.tenant_id) as rev, i.text, i.data, i."user", i.limits, i.traceparent, i.retry_of,
-    i.action, i.input_key
+    i.action, i.input_key, i.rehearsal, i.fork
 from c join run_input i on i.run_id = c.id
 """
 

@@ -19,6 +19,8 @@ from .journal import Changed
 from .rulings import Ruling, apply, digest_of, idem_key, intend, rule
 from .services import Services
 
+NEVER_SENT = "Not sent: this run changes nothing."
+
 
 def open_calls(turn: Turn) -> None:
     """A reply's asks become calls. Arguments that are not a JSON object stay None and are refused, not raised."""
@@ -73,6 +75,8 @@ async def dispatch(f: Flight, e: Services, turn: Turn, rulings: list[Ruling], wa
 
 async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: float, place: Place) -> ToolResult:
     definition = f.release.tools[call.name]
+    if f.rehearsal and definition.mutating:  # it was answered from the book; a second lock on the same door
+        return ToolResult(False, {"ok": False, "error_type": "policy", "message": NEVER_SENT}, ErrorClass.POLICY, False, 0)
     if lacking := missing_credential(f, call.name):
         data = {"ok": False, "error_type": "authorization", "message": lacking}
         return ToolResult(False, data, ErrorClass.AUTHORIZATION, False if definition.mutating else None, 0)
@@ -85,7 +89,7 @@ async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: floa
         timeout_s=timeout,
         allow=f.snapshot.allow,
         credential=credential(f, call.name),
-        traceparent=f.traceparent,
+        traceparent=f.trace.header(turn.step, call.ord, call.attempt),
         attempt=call.attempt,
         redactor=f.snapshot.redactor,
     )

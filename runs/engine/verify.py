@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from runs import reconcile
-from runs.models import Call, UnknownWrite
+from runs.models import Call, RunInput, UnknownWrite
+from runs.tracing import trace_of
 from tenants.ids import encode
 from tools import canonical, catalog, conditions
 from tools.definitions import CallContext, Effect, RetryPolicy, ToolDefinition
@@ -28,6 +29,7 @@ class Probe:
     step: int
     credential: str
     tenant: UUID
+    traceparent: str
 
 
 async def probe_due(e: Services) -> None:
@@ -51,7 +53,7 @@ async def ask(e: Services, case_id: UUID) -> tuple[str, str]:
         return "cannot_tell", f"not asked: this tenant has no credential {probe.credential}, or it cannot be opened"
     context = CallContext(
         run_id=probe.run_id, step=probe.step, idem_key=None, timeout_s=float(probe.spec["timeout_s"]), allow=snapshot.allow,
-        credential=snapshot.credentials.get(probe.credential), redactor=snapshot.redactor,
+        credential=snapshot.credentials.get(probe.credential), traceparent=probe.traceparent, redactor=snapshot.redactor,
     )  # fmt: skip
     result = await e.tools.invoke(probe.definition, probe.args, context)
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -88,4 +90,6 @@ def prepare(case_id: UUID) -> Probe:
         retry=RetryPolicy(max_attempts=1), labels=frozenset(),
     )  # fmt: skip
     run = encode("agt", case.run_id)
-    return Probe(definition, canonical.dumps(asked), spec, run, case.step, version.credential, case.tenant_id)
+    given = RunInput.objects.filter(run_id=case.run_id).values_list("traceparent", flat=True).first()
+    trace = trace_of(run, given).root_header
+    return Probe(definition, canonical.dumps(asked), spec, run, case.step, version.credential, case.tenant_id, trace)

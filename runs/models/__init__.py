@@ -1,8 +1,10 @@
 from .agent import Agent, ModelDefinition
 from .call import Call
 from .draft import DraftDecision
+from .evaluation import Case, Evaluation, Score, Suite
 from .event import Event
 from .release import Release
+from .retention import DeletedHistory, Retention
 from .run import Canary, Engine, Run, RunInput
 from .step import Step
 from .switch import Switch
@@ -13,16 +15,22 @@ __all__ = [
     "Agent",
     "Call",
     "Canary",
+    "Case",
+    "DeletedHistory",
     "DraftDecision",
     "EffectClaim",
     "Engine",
+    "Evaluation",
     "Event",
     "ModelDefinition",
     "Observation",
     "Release",
+    "Retention",
     "Run",
     "RunInput",
+    "Score",
     "Step",
+    "Suite",
     "Switch",
     "Undo",
     "UnknownWrite",

@@ -101,11 +101,16 @@ class RunInput(models.Model):
 
     action = models.JSONField(null=True)  # one call decided by a person instead of a model: {kind, tool, args, of}
     callback = models.JSONField(null=True)  # {url, secret_name}
+    rehearsal = models.JSONField(null=True)  # it changes nothing: {kind, reads, of?, mode?, results?, ...}, see runs.rehearsals
+    fork = models.JSONField(null=True)  # {of, step, labels}: the run whose steps before `step` it was given, and their taint
     input_key = models.CharField(max_length=64, db_default="")  # sha256 of the normalised question; empty: never answered from cache
 
     class Meta:
         db_table = "run_input"
-        indexes: ClassVar = [models.Index(fields=["input_key"], condition=~models.Q(input_key=""), name="run_input_key")]
+        indexes: ClassVar = [
+            models.Index(fields=["input_key"], condition=~models.Q(input_key=""), name="run_input_key"),
+            models.Index(fields=["retry_of"], condition=models.Q(retry_of__isnull=False), name="run_input_retry_of"),
+        ]
 
 
 class Canary(models.Model):

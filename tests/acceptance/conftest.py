@@ -15,7 +15,10 @@ def stack(request: pytest.FixtureRequest, django_db_setup: None) -> Iterator[Sta
     made = Stack(request.config.stash[ground].urls)
     made.up()
     yield made
-    made.down()
+    try:
+        assert made.python("from tests.history import faults; print(*faults(), sep='\\n')").split("\n") == ["", ""]
+    finally:
+        made.down()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -300,11 +300,15 @@ def test_a_run_with_a_write_that_nobody_answered_is_not_tried_again(world: World
     assert refusal(api.post(f"/runs/{run.run_id}/retry")) == (409, "retry_would_repeat_writes")
 
 
-@pytest.mark.parametrize("verb", ["fork"])
-def test_verbs_that_are_not_built_are_refused_by_name(world: World, api: Caller, verb: str) -> None:
+@pytest.mark.mission("X9")
+def test_a_fork_says_where_it_comes_from_and_changes_nothing(world: World, api: Caller) -> None:
     run = queued(world)
-    answer = api.post(f"/runs/{run.run_id}/{verb}", {"step": 1})
-    assert refusal(answer) == (422, "not_supported") and answer.json()["key"] == verb
+    answer = api.post(f"/runs/{run.run_id}/fork", {"step": 1, "changes": {"input": "Something else"}})
+    assert answer.status_code == 202 and answer["Location"] == f"/api/v1/runs/{answer.json()['run_id']}"
+    told = answer.json()
+    assert (told["mode"], told["rehearsal"], told["fork_of"]) == ("fork", "fork", {"run_id": run.run_id, "step": 1})
+    assert refusal(api.post(f"/runs/{run.run_id}/fork", {"step": 3})) == (422, "fork_step_missing")
+    assert refusal(api.post(f"/runs/{run.run_id}/fork", {"step": 1, "changes": {"writes": "all"}})) == (422, "validation")
     assert refusal(api.post(f"/runs/{run.run_id}/explode")) == (404, "not_found")
 
 

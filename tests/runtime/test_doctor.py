@@ -81,6 +81,7 @@ BREAKS = {
     "no_controls": "delete from controls",
     "foreign_release": "insert into runs_agent(name, tenants, live_id) select 'other', '{}', live_id from runs_agent limit 1",
     "foreign_tenant": "update step set tenant_id = run_id where run_id = %(done)s",
+    "audit_chain_broken": "update tenants_audithead set seq = seq + 1",
     "jobs_silent": "delete from runs_canary",
     "serving_role_too_strong": "",  # a setting, see below
     "web_sees_all_tenants": "",  # so is this

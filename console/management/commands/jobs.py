@@ -2,7 +2,8 @@
 
 SIGTERM to all of its processes makes it hang for ever, and SIGKILL of an idle worker may stop its whole work without ending it.
 So it gets a process group of its own, only its main process hears a signal, and a row that one of its schedules writes every
-minute says whether it still works. The courier of the outbox runs in a thread of this process: no hung cluster delays a message."""
+minute says whether it still works. The courier of the outbox and the watchman run in threads of this process: no hung cluster delays
+a message, or what is counted of the runs."""
 
 import contextlib
 import ctypes
@@ -26,6 +27,9 @@ from django.db.models.functions import Now
 
 from console import tasks as console_tasks
 from console.notify import Background
+from console.runbooks import shelf
+from console.telemetry.exporter import Exporter, configured
+from console.watchman import Watchman
 from runs import tasks
 from runs.models import Canary
 
@@ -43,20 +47,33 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         schedule()
         watch = Watch([sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"], Path(settings.HOME))
-        courier = Background()
+        threads: list[Background | Watchman] = [Background(), Watchman(), *telemetry()]
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: [each.ask_to_stop() for each in (watch, courier)])
-        courier.start()
+            signal.signal(number, lambda *_: [watch.ask_to_stop(), *(each.ask_to_stop() for each in threads)])
+        for thread in threads:
+            thread.start()
         try:
             watch.run()
         finally:
-            courier.stop()
+            for thread in threads:
+                thread.stop()
+
+
+def telemetry() -> list[Background]:
+    """The exporter, where the environment names a receiver. A setting that is wrong stops nothing else."""
+    try:
+        to = configured()
+    except ValueError as wrong:
+        logger.error("telemetry is not exported: %s", wrong)
+        return []
+    return [Background(lambda: Exporter(to), "telemetry exporter")] if to else []
 
 
 def schedule() -> None:
     try:
         tasks.ensure_schedules()
         console_tasks.ensure_schedules()
+        shelf.load_files()
     except DatabaseError as failure:
         raise CommandError(f"The schedules cannot be written: {failure} Migrate first: `make run` does.") from failure
     finally:

@@ -22,6 +22,7 @@ from django.db import connections
 from console import ports
 from console.embedded.places import writable
 from console.postgres import Cluster, EmbeddedPostgresError
+from console.runbooks import shelf
 from console.supervision import BAD, Supervisor, programs
 
 PREPARED = "SIGNALBOX_UP"
@@ -125,6 +126,7 @@ class Command(BaseCommand):
             self.cluster.start()
         self.say("migrations")
         call_command("migrate", database="owner", interactive=False, verbosity=0)
+        shelf.load_files()
         if demo and "demo" in get_commands():
             self.say("demo")
             call_command("demo")
