@@ -5,10 +5,10 @@ from django.contrib import admin
 from tenants.by_tenant import SEEN_TENANTS, ReadOnly
 from tenants.roles import Role
 
-from . import admin_runbooks
+from . import admin_detectors, admin_runbooks
 from .models import Delivery
 
-__all__ = ["admin_runbooks"]  # registers its page by being imported
+__all__ = ["admin_detectors", "admin_runbooks"]  # each registers its page by being imported
 
 
 @admin.register(Delivery)

@@ -21,7 +21,7 @@ from tools.lint import Finding, findings
 from tools.models import McpServer, Permission, Tool
 from tools.spec import destination
 
-from . import apply_ceilings, apply_groups, apply_rules, apply_runbooks, apply_suites, retention
+from . import apply_ceilings, apply_detectors, apply_groups, apply_rules, apply_runbooks, apply_suites, retention
 from .document import AgentBlock, CredentialBlock, Document, PermissionBlock, TenantBlock, ToolBlock
 
 Action = Literal["create", "update", "unchanged", "delete"]
@@ -31,7 +31,8 @@ ONE_AT_A_TIME = 0x5B0A_9917  # key of the advisory lock
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`kind`: tenant, egress, credential, model, mcp_server, tool, group, permission, rule, agent, release, runbook, suite or ceiling.
+    """`kind`: tenant, egress, credential, model, mcp_server, tool, group, permission, rule, agent, release, runbook, detector, suite
+    or ceiling.
 
     `fields`: what an update changes.
 
@@ -80,7 +81,7 @@ def apply(
     order = Order(actor, document, secrets or {})
     steps = (
         put_tenants, put_egress, put_credentials, put_models, put_mcp_servers, put_tools, put_agents, put_groups, put_permissions,
-        put_rules, put_runbooks, put_suites, put_ceilings,
+        put_rules, put_runbooks, put_detectors, put_suites, put_ceilings,
     )  # fmt: skip
     with versions.together(actor, "configuration applied"):
         changes = [change for step in steps for change in step(order)]
@@ -293,6 +294,12 @@ def put_runbooks(order: Order) -> Iterator[Change]:
     for index, block in enumerate(order.document.runbooks):
         with at(f"runbooks[{index}]"):
             yield Change("runbook", block.name, *apply_runbooks.put(order.actor, block))
+
+
+def put_detectors(order: Order) -> Iterator[Change]:
+    for index, block in enumerate(order.document.detectors):
+        with at(f"detectors[{index}]"):
+            yield Change("detector", *apply_detectors.put(order.actor, block))
 
 
 def put_suites(order: Order) -> Iterator[Change]:

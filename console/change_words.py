@@ -28,7 +28,8 @@ KINDS = {  # kind -> (what people call it, icon)
 ALIASES = {"modeldefinition": "model", "egressallow": "egress", "mcpserver": "mcp_server"}  # kinds of the admin's pages
 MOVES = "release."  # actions on an agent that are about its releases
 VERBS = {
-    "created": "added", "updated": "changed", "changed": "changed", "deleted": "removed", "enabled": "switched on", "disabled": "switched off",
+    "created": "added", "updated": "changed", "changed": "changed", "deleted": "removed", "enabled": "switched on",
+    "disabled": "switched off",
     "promoted": "promoted", "rolled_back": "rolled back", "opened": "opened", "closed": "closed", "reset": "gave back to the machine",
     "forced_open": "forced open", "forced_closed": "forced closed", "engaged": "turned on", "lifted": "lifted", "given": "gave",
     "revoked": "took back", "allowed": "allowed", "refused": "refused", "rotated": "sealed anew",
@@ -36,6 +37,7 @@ VERBS = {
     "definition_rejected": "rejected the new definition of", "definition_restored": "saw the accepted definition again of",
 }  # fmt: skip
 UNSAID = {"sha256", "live", "host_port", "tenant", "tool", "agent"}  # hashes, and what the subject names already
+NAMED = UNSAID | {"tenants", "scope", "name", "user", "on"}  # of a new one
 FEW = 3
 LONG = 60
 
@@ -47,9 +49,11 @@ def kind_of(object_kind: str, action: str) -> str:
 def told(kind: str, action: str, object_id: str, before: JSON | None, after: JSON | None, releases: Mapping[str, str]) -> str:
     """What was done, without who and why. `releases`: id -> what people call it."""
     verb = action.rpartition(".")[2]
-    done = f"{VERBS.get(verb, verb.replace('_', ' '))} the {KINDS.get(kind, (kind.replace('_', ' '), ''))[0]} {subject(kind, object_id, before, after)}"
+    noun = KINDS.get(kind, (kind.replace("_", " "), ""))[0]
+    done = f"{VERBS.get(verb, verb.replace('_', ' '))} the {noun} {subject(kind, object_id, before, after)}"
     said = differences(before, after, releases) if before and after else state(after or {}, releases)
-    return f"{done}: {said}." if said else f"{done}."
+    text = f"{done}: {said}" if said else done
+    return text if text.endswith("…") else f"{text}."
 
 
 def subject(kind: str, object_id: str, before: JSON | None, after: JSON | None) -> str:
@@ -83,7 +87,11 @@ def changed(name: str, was: Any, now: Any, releases: Mapping[str, str]) -> str:
 
 def state(facts: JSON, releases: Mapping[str, str]) -> str:
     """What a new one says, the first few."""
-    shown = [(name, value) for name, value in facts.items() if name not in UNSAID | {"tenants", "scope"} and value not in (None, "", False, [], {})]
+    shown = [
+        (name, value)
+        for name, value in facts.items()
+        if name not in UNSAID | {"tenants", "scope"} and value not in (None, "", False, [], {})
+    ]
     return ", ".join(f"{name.replace('_', ' ')} {word(value, releases)}" for name, value in shown[:FEW])
 
 

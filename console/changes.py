@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Q, QuerySet, Value
+from django.db.models import Q, QuerySet, TextField, Value
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from runs.models import Agent, Release
 from runs.switches import seen
@@ -63,7 +63,12 @@ class Only:
 
 @installation_wide()
 def between(
-    scope: Scope, since: datetime | None, until: datetime | None, kinds: Collection[str] | None = None, limit: int = MOST, only: Only = Only()
+    scope: Scope,
+    since: datetime | None,
+    until: datetime | None,
+    kinds: Collection[str] | None = None,
+    limit: int = MOST,
+    only: Only = Only(),
 ) -> list[Change]:
     """Newest first. `scope`: a tenant's list, or everybody's. `until` is not in it any more."""
     rows = visible(scope).select_related("tenant").filter(of_kinds(kinds or only.kinds), about(only))
@@ -95,7 +100,7 @@ def visible(scope: Scope) -> QuerySet[AuditEntry]:
 
 def named_in(key: str) -> Coalesce:
     """What an entry says of the agent or the tool that it is about; empty: nothing, or all of them."""
-    return Coalesce(KeyTextTransform(key, "after"), KeyTextTransform(key, "before"), Value(""))
+    return Coalesce(KeyTextTransform(key, "after"), KeyTextTransform(key, "before"), Value(""), output_field=TextField())
 
 
 def of_kinds(kinds: Collection[str]) -> Q:
@@ -135,13 +140,14 @@ def change(entry: AuditEntry, releases: dict[str, str]) -> Change:
 
 
 def page_of(kind: str, entry: AuditEntry, facts: dict[str, Any]) -> str:
-    """Where the thing is; else its place in the list of changes."""
-    if kind == "permission" and facts.get("tool"):
-        return reverse("tool", args=[facts["tool"]])
-    if kind == "rule" and entry.after is not None:
-        return f"{reverse('rule', args=[entry.object_id])}?{urlencode({'tenant': entry.tenant.slug if entry.tenant else EVERY})}"
-    if kind in PAGES and entry.after is not None and kind != "rule":
-        return reverse(PAGES[kind], args=[entry.object_id])
+    """Where the thing is; else its place in the list of changes: it is gone, or has no page, or a name that no page has."""
+    kind, name = ("tool", facts["tool"]) if kind == "permission" and facts.get("tool") else (kind, entry.object_id)
+    try:
+        if kind in PAGES and entry.after is not None:
+            scope = urlencode({"tenant": entry.tenant.slug if entry.tenant else EVERY})
+            return reverse(PAGES[kind], args=[name]) + (f"?{scope}" if kind == "rule" else "")
+    except NoReverseMatch:
+        pass
     return f"{reverse('changes')}#c{entry.pk}"
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from .windows import iso
 
@@ -44,7 +45,7 @@ def course(name: str, points: Sequence[Point], shown: Callable[[float], str], en
 def largest(points: Sequence[Point]) -> Move | None:
     """Of equal ones the latest. Stretches without a value are stepped over."""
     known = [(at, value) for at, value in points if value is not None]
-    moves = [Move(a, b, was, now) for (a, was), (b, now) in zip(known, known[1:], strict=False)]
+    moves = [Move(a, b, was, now) for (a, was), (b, now) in pairwise(known)]
     return max(reversed(moves), key=lambda move: abs(move.now - move.was), default=None)
 
 

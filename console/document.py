@@ -15,6 +15,8 @@ from runs.spec import Name, ReleaseSpec, ToolName
 from tenants.errors import Refused
 from tools.spec import ServerName, Slug, ToolSpec
 
+from .incidents.parameters import NAME as DETECTOR_NAME
+from .incidents.parameters import DetectorSpec
 from .runbooks.reading import NAME as RUNBOOK_NAME
 
 MAX_BYTES = 1 << 20
@@ -23,7 +25,6 @@ MAX_NODES = 200_000  # values in the document after its aliases are written out
 VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 NOT_BUILT = (  # known to the contract, enforced by nothing yet
     "agents[].release.memory",
-    "detectors",
 )
 
 
@@ -141,6 +142,10 @@ class AgentBlock(Strict):
     ceilings: Ceilings | None = None
 
 
+class DetectorBlock(DetectorSpec):
+    name: Annotated[str, Field(pattern=f"^{DETECTOR_NAME}$")]
+
+
 class Document(Strict):
     """Contract section 3. Absent sections stay as they are; `model_fields_set` tells which were given."""
 
@@ -157,6 +162,7 @@ class Document(Strict):
     agents: tuple[AgentBlock, ...] = ()
     suites: tuple[SuiteSpec, ...] = ()
     runbooks: tuple[RunbookBlock, ...] = ()
+    detectors: tuple[DetectorBlock, ...] = ()
 
     @model_validator(mode="after")
     def names_each_thing_once(self) -> Self:
@@ -172,6 +178,7 @@ class Document(Strict):
             "agents": [a.name for a in self.agents],
             "suites": [s.name for s in self.suites],
             "runbooks": [r.name for r in self.runbooks],
+            "detectors": [d.name for d in self.detectors],
         }
         for section, names in named.items():
             if twice := [name for name, times in Counter(names).items() if times > 1]:

@@ -190,6 +190,7 @@ SENTENCES: Mapping[str, Callable[[Payload, Payload], list[str]]] = {
     "rung_missed": missed,
     "rung_left": lambda payload, data: [rungs.INSTEAD.get(str(data.get("do")), "Ask a person")],
     "loop_detected": went_round,
+    "release_changed": lambda payload, data: [f"{data.get('from')} → {data.get('to')}"],
     "call_rehearsed": lambda payload, data: [subject(payload), f"not sent, answered from: {str(data.get('from')).replace('_', ' ')}"],
     "call_drafted": lambda payload, data: [subject(payload), "kept for a person, not sent"],
     "critique_decided": critique,

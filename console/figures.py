@@ -117,6 +117,10 @@ class Figures:
     def p95_ms(self) -> float | None:
         return quantile(self.duration_ms, 0.95)
 
+    def latency(self, q: float) -> float | None:
+        """Milliseconds, of the calls."""
+        return quantile(self.latency_ms, q)
+
     def retries_of(self, failure_class: str) -> float | None:
         """Retries that were scheduled for the class, for each call that was sent."""
         return share(self.retry_classes.get(failure_class, 0), self.calls)

@@ -1,34 +1,46 @@
-"""A model's hours -> figures for static/js/charts.js, in the manner of `console.charts`. Pure."""
+"""A model's hours -> charts, in the manner of `console.run_charts`. Pure."""
 
 from collections.abc import Sequence
 
-from .charts import HOURLY, Figure, bars, line, nothing
+from . import charts
+from .chart_words import Point, counted, course, parts, peak
+from .charts import Chart, Marker, bars, line, over
 from .model_metrics import Stretch
+from .templatetags.signalbox import duration
+from .windows import Window
 
 SPARK_WIDTH, SPARK_HEIGHT = 84, 20
 
 
-def latencies(hours: Sequence[Stretch]) -> Figure:
+def latencies(window: Window, hours: Sequence[Stretch], markers: Sequence[Marker]) -> Chart:
     """Median and 95th percentile in seconds of the calls of the runs of each hour."""
-    if all(hour.p95_ms is None for hour in hours):
-        return nothing("No call was answered")
-    return {
-        "data": [
-            line(labels(hours), [seconds(hour.p95_ms) for hour in hours], "p95", "--c2", "solid"),
-            line(labels(hours), [seconds(hour.p50_ms) for hour in hours], "median", "--c1", "dot"),
-        ],
-        "layout": {"xaxis": ticks(hours), "yaxis": {"ticksuffix": "s"}},
-    }
+    slow: list[Point] = [(hour.at, charts.seconds(hour.p95_ms)) for hour in hours]
+    known = [value for _, value in slow if value is not None]
+    calls = counted(sum(hour.calls for hour in hours), "call")
+    words = course("95th percentile of the latency", slow, duration, 0.2 * max(known, default=0), calls, "no call was answered")
+    if not known:
+        return Chart("latency", "Latency", charts.nothing("No call was answered"), words, "–", "p95")
+    data = [
+        line(window, [y for _, y in slow], "p95", "--c2"),
+        line(window, [charts.seconds(hour.p50_ms) for hour in hours], "median", "--c1", "dot"),
+    ]
+    figure = charts.marked(over(window, data, yaxis={"ticksuffix": "s"}), markers)
+    return Chart("latency", "Latency", figure, words, duration(known[-1]), "p95, lately", legend=True)
 
 
-def outcomes(hours: Sequence[Stretch]) -> Figure:
+def outcomes(window: Window, hours: Sequence[Stretch], markers: Sequence[Marker]) -> Chart:
     """Calls that were answered and calls that failed for good, a bar for each hour."""
-    if not any(hour.calls for hour in hours):
-        return nothing("It was not called")
-    answered = bars(labels(hours), [hour.calls - hour.errors for hour in hours], "Answered", "--c3", "")
-    failed = bars(labels(hours), [hour.errors for hour in hours], "Failed", "--c5", "/")
-    few = max(hour.calls for hour in hours) < 4
-    return {"data": [answered, failed], "layout": {"barmode": "stack", "xaxis": ticks(hours)} | ({"yaxis": {"dtick": 1}} if few else {})}
+    failed, sent = sum(hour.errors for hour in hours), sum(hour.calls for hour in hours)
+    if not sent:
+        return Chart("calls", "Calls", charts.nothing("It was not called"), "Calls: none.", "0", "24h")
+    said = parts([("answered", sent - failed), ("failed", failed)])
+    words = peak("Calls", [(hour.at, hour.calls) for hour in hours], lambda n: f"{n:,.0f}", said)
+    data = [
+        bars(window, [hour.calls - hour.errors for hour in hours], "Answered", "--c3"),
+        bars(window, [hour.errors for hour in hours], "Failed", "--c5", "/"),
+    ]
+    figure = over(window, data, barmode="stack", **charts.whole(max(hour.calls for hour in hours)))
+    return Chart("calls", "Calls", charts.marked(figure, markers), words, f"{sent:,}", "24h", legend=True)
 
 
 def spark(hours: Sequence[Stretch]) -> str:
@@ -39,15 +51,3 @@ def spark(hours: Sequence[Stretch]) -> str:
     step, high = SPARK_WIDTH / (len(hours) - 1), SPARK_HEIGHT - 2
     points = [f"{n * step:.1f},{SPARK_HEIGHT - 1 - high * hour.calls / most:.1f}" for n, hour in enumerate(hours)]
     return "M" + " L".join(points)
-
-
-def labels(hours: Sequence[Stretch]) -> list[str]:
-    return [f"{hour.at:%H:%M}" for hour in hours]
-
-
-def ticks(hours: Sequence[Stretch]) -> Figure:
-    return HOURLY | {"tickvals": [f"{hour.at:%H:%M}" for hour in hours if hour.at.hour % 6 == 0]}
-
-
-def seconds(value: float | None) -> float | None:
-    return None if value is None else round(float(value) / 1000, 3)

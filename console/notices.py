@@ -46,12 +46,10 @@ class Notice:
         }  # fmt: skip
 
 
-NAMES = frozenset(
-    {
-        "title", "event", "link", "at", "agent", "tool", "effect", "risk", "expires", "digest", "state", "by", "group", "outcome",
-        "severity", "model", "release", "owner", "runbook", "value", "scope",
-    }  # fmt: skip
-)
+NAMES = frozenset({
+    "title", "event", "link", "at", "agent", "tool", "effect", "risk", "expires", "digest", "state", "by", "group", "outcome",
+    "severity", "model", "release", "owner", "runbook", "value", "scope",
+})  # fmt: skip
 
 
 def webhook(notice: Notice) -> JSON:

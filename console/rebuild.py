@@ -78,6 +78,8 @@ def move(story: Story, event: Mapping[str, Any]) -> None:
     if kind == Kind.RUN_ACCEPTED:
         story.agent, story.release = data["agent"], data["release"]
         story.step = data.get("fork_step", 1) - 1
+    elif kind == Kind.RELEASE_CHANGED:
+        story.release = data["to"]
     elif kind == Kind.RUN_PARKED:
         story.state = data["state"]
     elif kind == Kind.CANCEL_REQUESTED:

@@ -7,13 +7,13 @@ still be asked for again. Rollups, approvals, settled cases and the audit trail 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models.functions import Now, TruncHour
 
 from approvals.models import Approval
 from runs.models import Call, DeletedHistory, DraftDecision, EffectClaim, Retention, Run, RunInput, Step, Undo, UnknownWrite
@@ -70,20 +70,27 @@ def prune(tenant: Tenant | None = None, stop: Callable[[], bool] = never) -> Pru
 
 def prune_tenant(setting: Retention, stop: Callable[[], bool]) -> Pruned:
     before = database_now() - timedelta(days=setting.history_days)
+    counting = open_hours(setting.tenant_id)
     gone = looked_at = 0
     after: UUID | None = None
     while not stop() and (batch := candidates(setting.tenant_id, before, after)):
-        after = batch[-1]
+        after = batch[-1][0]
         looked_at += len(batch)
-        gone += len(forget(setting.tenant, batch, before))
+        gone += len(forget(setting.tenant, [run for run, hour in batch if hour not in counting], before))
     return Pruned(gone, looked_at - gone)
 
 
-def candidates(tenant: UUID, before: datetime, after: UUID | None) -> list[UUID]:
-    """The next ended runs by id. Whoever ended before a time was accepted before it: ids bound the search."""
+def open_hours(tenant: UUID) -> set[datetime]:
+    """The hours in which runs began that go on: they will be counted again when those end, so all of their runs stay until then."""
+    rows = Run.objects.filter(tenant_id=tenant).exclude(state__in=TERMINAL)
+    return set(rows.annotate(hour=TruncHour("created_at", tzinfo=UTC)).values_list("hour", flat=True).distinct())
+
+
+def candidates(tenant: UUID, before: datetime, after: UUID | None) -> list[tuple[UUID, datetime]]:
+    """(id, hour of its beginning) of the next ended runs. Who ended before a time was accepted before it: ids bound the search."""
     rows = Run.objects.filter(tenant_id=tenant, id__lt=first_at(before + timedelta(hours=2)), state__in=TERMINAL, ended_at__lt=before)
     rows = rows if after is None else rows.filter(id__gt=after)
-    return list(rows.order_by("id").values_list("id", flat=True)[:AT_ONCE])
+    return list(rows.order_by("id").annotate(hour=TruncHour("created_at", tzinfo=UTC)).values_list("id", "hour")[:AT_ONCE])
 
 
 @transaction.atomic
@@ -130,7 +137,14 @@ def held(runs: list[UUID]) -> set[UUID]:
         EffectClaim.objects.filter(run_id__in=runs, at__gte=Now() - WINDOW).values_list("run_id", flat=True),
         *(going_on(rows, runs) for rows in (Undo.objects.all(), DraftDecision.objects.all())),
     )
-    return {run for rows in standing for run in rows}
+    return {run for rows in standing for run in rows} | read_from()
+
+
+def read_from() -> set[UUID]:
+    """Runs whose recorded results a fork or a rehearsal that goes on may still ask for."""
+    rows = RunInput.objects.exclude(run__state__in=TERMINAL).filter(Q(fork__isnull=False) | Q(rehearsal__isnull=False))
+    told = [each for pair in rows.values_list("fork", "rehearsal") for each in pair if each and each.get("of")]
+    return {UUID(each["of"]) for each in told}
 
 
 def going_on(rows: "QuerySet[Any]", runs: list[UUID]) -> "QuerySet[Any, Any]":
@@ -162,7 +176,7 @@ def refuse_deleted(actor: Actor, run_id: str) -> None:
         rows = DeletedHistory.objects.filter(run_id=decode("agt", run_id))
     except ValueError:
         return
-    row = (rows if actor.platform_admin else rows.filter(tenant=actor.tenant)).first()
+    row = (rows if actor.platform_admin else rows.filter(tenant_id=actor.tenant.id)).first()
     if row is not None:
         ended, deleted = (f"{at:%d %B %Y}" for at in (row.ended_at, row.deleted_at))
         words = f"The run {encode('agt', row.run_id)} of {row.agent} ended on {ended} ({row.outcome.replace('_', ' ')})."

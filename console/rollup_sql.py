@@ -80,9 +80,12 @@ TOUCHED = """
 select distinct date_trunc('hour', r.created_at, 'UTC') from run r
 where r.id in (select distinct e.run_id from event e where e.at >= %(since)s)
 """
-# Hours that nobody counted yet, the newest first. An hour without runs is counted, too: then it is known to be empty.
+# Hours that nobody counted yet, the newest first. An hour without runs is counted, too: then it is known to be empty. The least id
+# is not exactly the oldest run: clocks differ.
 UNCOUNTED = """
-select h from generate_series(
-  greatest(date_trunc('hour', (select r.created_at from run r order by r.id limit 1), 'UTC'), %(oldest)s), %(now)s, interval '1 hour'
-) h where not exists (select from console_foldedhour f where f.hour = h) order by h desc limit %(limit)s
+with oldest as (
+  select min(first.created_at) as at from (select r.created_at from run r order by r.id limit 100) first
+)
+select h from oldest, generate_series(greatest(date_trunc('hour', oldest.at, 'UTC'), %(oldest)s), %(now)s, interval '1 hour') h
+where oldest.at is not null and not exists (select from console_foldedhour f where f.hour = h) order by h desc limit %(limit)s
 """

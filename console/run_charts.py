@@ -19,6 +19,8 @@ OPEN = ",".join(state.value for state in RunState if state not in TERMINAL)
 RETRY_LOOKS = (("--c2", ""), ("--c5", "/"), ("--c4", "x"), ("--c6", "."), ("--c1", "\\"))
 OTHERS = "Others"
 NO_RUN = "no run has ended"
+GOOD = (Outcome.COMPLETED, Outcome.COMPLETED_DEGRADED)
+FAULTS = tuple(name for name in Outcome if name not in (*GOOD, *LIMITED, Outcome.CANCELLED))  # what a run fails with
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ def outcome(made: Figures, *names: Outcome) -> int:
 FATES = (
     Fate("Completed", lambda made: outcome(made, Outcome.COMPLETED), "--c3", "", {"outcome": "completed"}),
     Fate("Degraded", lambda made: outcome(made, Outcome.COMPLETED_DEGRADED), "--c2", ".", {"outcome": "completed_degraded"}),
-    Fate("Stopped at a limit", lambda made: outcome(made, *LIMITED), "--c4", "x", {"state": "failed"}),
-    Fate("Failed", lambda made: made.states.get("failed", 0) - outcome(made, *LIMITED), "--c5", "/", {"state": "failed"}),
+    Fate("Stopped at a limit", lambda made: outcome(made, *LIMITED), "--c4", "x", {"outcome": ",".join(LIMITED)}),
+    Fate("Failed", lambda made: made.states.get("failed", 0) - outcome(made, *LIMITED), "--c5", "/", {"outcome": ",".join(FAULTS)}),
     Fate("Cancelled", lambda made: made.states.get("cancelled", 0), "--c6", "-", {"state": "cancelled"}),
     Fate("Still going", lambda made: made.runs - made.ended, "--c1", "\\", {"state": OPEN}),
 )
@@ -125,7 +127,7 @@ def steps(drawn: Drawn) -> Chart:
     rows = step_bars(drawn.whole.steps)
     title = "Steps per run"
     if not rows:
-        return Chart("steps", title, charts.nothing("No run has ended yet"), f"{title}: {NO_RUN}.", "–", "median", False, drawn.window.writes)
+        return Chart("steps", title, charts.nothing("No run has ended yet"), f"{title}: {NO_RUN}.", "–", "median")
     middle, most = drawn.whole.steps_p50 or 0, max(rows, key=lambda row: row[1])
     bar = {"type": "bar", "name": "Runs", "x": [name for name, _ in rows], "y": [many for _, many in rows], "marker": {"color": "--c1"}}
     layout = {"xaxis": {"type": "category", "nticks": 12}, **charts.whole(most[1])}

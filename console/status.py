@@ -95,6 +95,12 @@ INCIDENT: Mapping[str, Look] = {
     "resolved": Look("circle-check", "Resolved", "ok", "Over, with its cause written down."),
 }
 
+SEVERITY: Mapping[str, Look] = {
+    "critical": Look("octagon-alert", "Critical", "fail", "People are harmed, or money is lost, while it lasts."),
+    "major": Look("triangle-alert", "Major", "wait", "Work is held up or comes out wrong."),
+    "minor": Look("circle-alert", "Minor", "idle", "Worth a look before it grows."),
+}
+
 DELIVERY: Mapping[str, Look] = {
     "pending": Look("clock", "Pending", "wait", "Not taken by the receiver yet; it is sent again at the time shown."),
     "delivered": Look("circle-check", "Delivered", "ok", "The receiver said that it has it."),
@@ -108,6 +114,7 @@ KINDS: Mapping[str, Mapping[str, Look]] = {
     "outcome": OUTCOME,
     "breaker": BREAKER,
     "incident": INCIDENT,
+    "severity": SEVERITY,
     "delivery": DELIVERY,
 }
 

@@ -9,6 +9,7 @@ from .histograms import quantile
 from .metrics import ToolHealth
 from .run_charts import RETRY_LOOKS, Drawn, in_percent
 from .templatetags.signalbox import milliseconds
+from .windows import iso
 
 WORST = 6
 HIGH = 5.0  # percent
@@ -20,9 +21,9 @@ def errors_by_tool(drawn: Drawn, tools: Sequence[ToolHealth], tool_urls: str) ->
     shown = sorted(tools, key=lambda tool: (-tool.error_rate, tool.name))[:WORST]
     title, writes = "Tool error rate", drawn.window.writes
     if not shown:
-        return Chart("tool-errors", title, charts.nothing("No tool was called"), f"{title}: no tool was called.", "–", "worst", writes=writes)
+        return Chart("tool-errors", title, charts.nothing("No tool was called"), f"{title}: no tool was called.", "–", "worst")
     rates = [round(tool.error_rate * 100, 1) for tool in shown]
-    period = {"since": charts.iso(drawn.window.since)}
+    period = {"since": iso(drawn.window.since)}
     links = [charts.address(tool_urls, {**drawn.query, "tool": tool.name, **period}) for tool in shown]
     colours = ["--c5" if rate >= HIGH else "--c6" for rate in rates]
     figure = charts.ranked([tool.name for tool in shown], rates, colours, links, "Errors in percent")
@@ -39,7 +40,8 @@ def calls(drawn: Drawn) -> Chart:
         ("Denied", [one.figures.denied for one in drawn.stretches], "--c4", "x"),
     )
     most = max((sum(one) for one in zip(*(counts for _, counts, _, _ in kinds), strict=True)), default=0)
-    data = [bars(drawn.window, counts, name, colour, pattern) for name, counts, colour, pattern in kinds if name == "Answered" or any(counts)]
+    shown = [kind for kind in kinds if kind is kinds[0] or any(kind[1])]
+    data = [bars(drawn.window, counts, name, colour, pattern) for name, counts, colour, pattern in shown]
     figure = over(drawn.window, data, barmode="stack", **charts.whole(most))
     said = parts([(name, sum(counts)) for name, counts, _, _ in kinds])
     words = peak("Calls", drawn.points(lambda made: made.tool_calls + made.denied), lambda n: f"{n:,.0f}", said)
@@ -80,8 +82,8 @@ def classes_of(drawn: Drawn) -> dict[str, list[float]]:
 def latency(drawn: Drawn) -> Chart:
     slow = drawn.points(lambda made: quantile_s(made.latency_ms, 0.95))
     known = [value for _, value in slow if value is not None]
-    calls_said = counted(drawn.whole.tool_calls, "call")
-    words = course("95th percentile of the latency", slow, lambda s: milliseconds(s * 1000), 0.2 * max(known, default=0), calls_said, NOT_CALLED)
+    enough, sent = 0.2 * max(known, default=0), counted(drawn.whole.tool_calls, "call")
+    words = course("95th percentile of the latency", slow, lambda s: milliseconds(s * 1000), enough, sent, NOT_CALLED)
     middle = drawn.points(lambda made: quantile_s(made.latency_ms, 0.5))
     data = [
         line(drawn.window, [y for _, y in slow], "p95", "--c2"),

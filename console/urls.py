@@ -3,11 +3,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from . import errors, health
+from . import errors, health, scrape
 
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("metrics", scrape.view),
     path("api/v1/", include("console.api.urls")),
     path("admin/", admin.site.urls),
     path("", include("console.pages.urls")),

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from django.db import connections
 
 from . import rollups
+from .incidents import watch
 
 log = logging.getLogger(__name__)
 EVERY_S = 15.0
-ROUNDS: tuple[Callable[[], object], ...] = (rollups.fold_due,)
+ROUNDS: tuple[Callable[[], object], ...] = (rollups.fold_due, watch.round)
 
 
 class Watchman:

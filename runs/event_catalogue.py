@@ -70,7 +70,7 @@ EVENTS: Final[dict[str, Told]] = {
     "tool_call_reconciled": Told(
         "an unknown outcome was settled: by late evidence, a probe or a person",
         "step_id ord tool result",
-        "result how by unknown_id resend",
+        "result how by? unknown_id resend",
     ),
     "retry_scheduled": Told(
         "a failed call will be sent again; `attempt` is the next one", "step_id ord model? tool? result error_type", "attempt wait_ms"
@@ -85,7 +85,7 @@ EVENTS: Final[dict[str, Told]] = {
     "policy_violated": Told(
         "the ruling is deny, an approved call may no longer be sent, or a rule withheld the answer",
         "step_id ord? tool? result error_type",
-        "decision? by? rev? because?",
+        "decision? by? rev? because? of?",
     ),
     "approval_requested": Told(
         "people are asked about a call, or (with `limit`) for more of the run's budget",
@@ -130,6 +130,7 @@ EVENTS: Final[dict[str, Told]] = {
         f"{CALL_OF_TOOL} result",
         "times seen",
     ),
+    "release_changed": Told("the run's release was taken back, and it goes on with another one from its next step", "step_id?", "from to"),
     "call_rehearsed": Told(
         "a run that changes nothing was answered instead of sending: with what the same call came to in another run (`recorded`), what"
         " a case says (`simulated`), or nothing but a note (`would_have`)",
@@ -186,7 +187,7 @@ TYPES: Final[dict[str, JSON]] = {
     "share": NUMBER, "age_s": NUMBER, "exact": {"type": "boolean"}, "sent": {"type": "boolean"}, "lost": {"type": "boolean"},
     "estimated": {"type": "boolean"}, "resend": {"type": "boolean"},
     "moved": {"type": ["array", "string"], "items": NAME},
-    "approval_requested.of": WORD,
+    "approval_requested.of": WORD, "policy_violated.of": WORD,
     "tool_call_reconciled.data.result": {"enum": ["applied", "not_applied"]},
     "budget_granted.limits": {"type": "object", "additionalProperties": FROM_TO},
 }  # fmt: skip

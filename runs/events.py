@@ -43,6 +43,7 @@ class Kind(StrEnum):
     RUNG_MISSED = "rung_missed"  # a rung that had nothing to give
     RUNG_LEFT = "rung_left"
     LOOP_DETECTED = "loop_detected"
+    RELEASE_CHANGED = "release_changed"  # the run's release was taken back: it goes on with another one
     CALL_REHEARSED = "call_rehearsed"  # a run that changes nothing: answered from the book instead of sent
     CALL_DRAFTED = "call_drafted"  # a write that could not be made is kept for a person
     CRITIQUE_DECIDED = "critique_decided"

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
-from tenants.ids import decode, encode
+from tenants.ids import decode, encode, new_id
 from tenants.models import IdempotencyRecord, Tenant, User
 
 from . import answer_cache, callbacks, ceilings, switches
@@ -22,7 +22,8 @@ from .events import Kind, event
 from .history import DUE, append, notify
 from .ladder import Do
 from .limits import Limits, Strict, Tightening
-from .models import Agent, Release, Run, RunInput
+from .models import Agent, Release, Rollout, Run, RunInput
+from .rollouts import takes_candidate
 from .spec import ReleaseSpec, limits
 
 INPUT_MAX = 256 * 1024  # bytes of JSON in UTF-8
@@ -99,7 +100,7 @@ def submit(
         tenant, agent, now = usable(actor.tenant, order.agent)
         if order.callback:
             callbacks.check(tenant, order.callback)
-        release = pinned_release(agent, order.release)
+        release = release_for(tenant, agent, order)
         spec = ReleaseSpec.model_validate(release.spec)
         asked = _asked(order, limits(spec, order.budget), traceparent)
         if any(rung.do is Do.CACHED for rung in spec.ladder):
@@ -115,7 +116,7 @@ def usable(tenant: Tenant, agent_name: str) -> tuple[Tenant, Agent, datetime]:
     current = Tenant.objects.annotate(now=Now()).get(pk=tenant.pk)
     if not current.active:
         raise Refused("tenant_inactive", f"The tenant {current.slug} is switched off.", 403)
-    agent = Agent.objects.select_related("live").filter(name=agent_name).first()
+    agent = Agent.objects.select_related("live", "canary__candidate").filter(name=agent_name).first()
     if agent is None or (agent.tenants and current.slug not in agent.tenants):
         raise NotFound("agent")
     switches.refuse_new(current, agent_name)
@@ -195,11 +196,26 @@ def _answered(tenant: Tenant, key: str, body: bytes) -> Run | None:
     return Run.objects.get(pk=record.object_id)
 
 
-def pinned_release(agent: Agent, wanted: str | None) -> Release:
-    if wanted is None:
-        if agent.live is None:
-            raise Refused("no_live_release", f"The agent {agent.name} has no live release. Promote one.", 409)
+def release_for(tenant: Tenant, agent: Agent, order: Order) -> Release:
+    """The one that was named, else the live one, or the candidate of an open canary for those whose share it is."""
+    if order.release is not None:
+        return pinned_release(agent, order.release)
+    if agent.live is None:
+        raise Refused("no_live_release", f"The agent {agent.name} has no live release. Promote one.", 409)
+    canary = agent.canary
+    if canary is None or not takes_candidate(str(canary.id), key_of(canary, tenant, order), canary.share):
         return agent.live
+    return canary.candidate
+
+
+def key_of(canary: Rollout, tenant: Tenant, order: Order) -> str:
+    """Who gets the same release each time. Without a user, the session stands in; without both, each run is drawn for itself."""
+    user = order.user.id if order.user and canary.key == "user" else ""
+    who = "" if canary.key == "tenant" else user or order.session or str(new_id())
+    return f"{tenant.pk}|{who}"
+
+
+def pinned_release(agent: Agent, wanted: str) -> Release:
     try:
         found = Release.objects.filter(pk=decode("rel", wanted), agent=agent).first()
     except ValueError:

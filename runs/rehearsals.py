@@ -89,7 +89,7 @@ def book(run_id: UUID) -> dict[tuple[str, str], list[JSON]]:
     rows = Call.objects.filter(run_id=run_id, ord__gt=0, result__isnull=False, args__isnull=False).order_by("step", "ord")
     for call in rows:
         for args in {bytes(call.args or b""), bytes(call.proposed or call.args or b"")}:
-            found[call.name, hashlib.sha256(args).hexdigest()].append(call.result)
+            found[call.name, hashlib.sha256(args).hexdigest()].append(dict(call.result or {}))
         if call.effect != "read":
             found[call.name, ""] = [{}]
     return dict(found)

@@ -3,7 +3,6 @@
 Which release was live before is read from the audit trail, so that going back twice goes back two.
 """
 
-from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -22,7 +21,7 @@ from tools.canonical import dumps
 from tools.catalog import need_platform_admin
 from tools.models import Tool
 
-from .models import Agent, ModelDefinition, Release
+from .models import Agent, ModelDefinition, ModelVersion, Release, ReleaseMove
 from .spec import NotSupported, ReleaseSpec
 
 PROMOTED, ROLLED_BACK = "release.promoted", "release.rolled_back"
@@ -45,8 +44,8 @@ def make(actor: Actor | None, agent: Agent | str, spec: dict[str, Any]) -> tuple
     if not Agent.objects.select_for_update(no_key=True).filter(name=name).exists():
         raise NotFound("agent")
     checked = validated(spec)
-    content, pins = checked.content(), pinned(checked)
-    digest = sha256(dumps({"agent": name, "spec": content, "tools": pins})).hexdigest()
+    content, pins, models = checked.content(), pinned(checked), model_pins(checked)
+    digest = sha256(dumps({"agent": name, "spec": content, "tools": pins, "models": models})).hexdigest()
     same = Release.objects.filter(agent_id=name, sha256=digest).first()
     if same is not None:
         return same, False
@@ -56,6 +55,7 @@ def make(actor: Actor | None, agent: Agent | str, spec: dict[str, Any]) -> tuple
         number=last + 1,
         spec=content,
         tools=pins,
+        model_versions=models,
         sha256=digest,
         created_by=actor.user if actor else None,
     )
@@ -86,6 +86,22 @@ def pinned(spec: ReleaseSpec) -> dict[str, str]:
     if missing := sorted(set(spec.tools) - set(versions)):
         raise Refused("unknown_tool", f"There is no tool {', '.join(missing)}. Define it first.", tools=missing)
     return versions
+
+
+def model_pins(spec: ReleaseSpec) -> dict[str, str]:
+    """{model name: version id}, as the models are now. A definition that is new since the last release gets its version here."""
+    return {row.name: str(version_of(row).id) for row in ModelDefinition.objects.filter(name__in=spec.model_names())}
+
+
+def version_of(row: ModelDefinition) -> ModelVersion:
+    """What decides how the model answers. Its price and credential are no part: they are what they are when it is called."""
+    content = {name: getattr(row, name) for name in ("provider", "base_url", "model", "tier", "timeout_s", "retry")}
+    digest = sha256(dumps(content)).hexdigest()
+    found = ModelVersion.objects.filter(model=row.name, sha256=digest).first()
+    if found is None:
+        last = ModelVersion.objects.filter(model=row.name).aggregate(last=Max("number"))["last"] or 0
+        found = ModelVersion.objects.create(model=row.name, number=last + 1, content=content, sha256=digest)
+    return found
 
 
 @transaction.atomic
@@ -128,6 +144,7 @@ def move(seen: Agent, release: Release) -> None:
     """One guarded UPDATE: of two people who saw the same live release, one wins."""
     if not Agent.objects.filter(pk=seen.pk, live=seen.live_id).update(live=release):
         raise Refused("live_changed", f"Somebody else changed the live release of {seen.name}. Look again.", 409)
+    ReleaseMove.objects.filter(release=release).delete()  # it is no release to go away from any more
 
 
 def record(actor: Actor | None, action: str, agent: str, before: UUID | None, after: UUID, reason: str) -> None:
@@ -141,13 +158,6 @@ def moves(agent: str) -> list[AuditEntry]:
     """Every move of the agent's pointer, oldest first."""
     trail = AuditEntry.objects.filter(tenant=None, object_kind="agent", object_id=agent, action__in=(PROMOTED, ROLLED_BACK))
     return list(trail.order_by("id"))
-
-
-@installation_wide()
-def moved(since: datetime, until: datetime) -> list[AuditEntry]:
-    """Every move of any agent's pointer in that time, oldest first."""
-    trail = AuditEntry.objects.filter(tenant=None, object_kind="agent", action__in=(PROMOTED, ROLLED_BACK))
-    return list(trail.filter(at__gte=since, at__lt=until).order_by("id"))
 
 
 def history(agent: str) -> list[UUID]:

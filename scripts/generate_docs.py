@@ -1,4 +1,4 @@
-"""Documents that follow from the code: docs/state-machines.md, docs/events.md and docs/events.schema.json.
+"""Documents that follow from the code: docs/state-machines.md, docs/events.md, docs/events.schema.json and docs/metrics.md.
 
     python scripts/generate_docs.py           write them
     python scripts/generate_docs.py --check   say which are stale and fail; writes nothing
@@ -20,7 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from console.metric_definitions import METRICS  # noqa: E402
 from runs.event_catalogue import EVENTS, schema  # noqa: E402
+from runs.evals.checks import CHECKS  # noqa: E402
+from runs.evals.checks import VERSION as CHECKS_VERSION  # noqa: E402
 from runs.events import FIELDS, VERSION, Kind  # noqa: E402
 from runs.states import CALL, DUE, NEW, OWNED, PEOPLE, RUN, TERMINAL, Outcome, RunState  # noqa: E402
 
@@ -161,7 +164,99 @@ def events_schema() -> str:
     return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-GENERATED = {"docs/state-machines.md": state_machines, "docs/events.md": events, "docs/events.schema.json": events_schema}
+def metrics() -> str:
+    rows = "\n".join(f"| `{each.key}` | {each.unit} | {each.counted} | {each.among} |" for each in METRICS)
+    by_call = ", ".join(f"`{each.key}`" for each in METRICS if each.by_call)
+    return f"""{HEAD}
+# Metrics
+
+**One rule for all**: a period holds the runs that *started* in it, with all their calls, whenever these were made. So every figure can
+be followed to the list of runs that it was made of, and a figure of the past moves when one of its runs ends. Periods are made of
+whole clock hours (UTC); the one that runs now is counted with them.
+
+| key | unit | how it is counted | `n` |
+|---|---|---|---|
+{rows}
+
+Without anything to count a value is null, never 0. `n` says how many it was made of.
+
+## How they are kept
+
+Background jobs count each hour from the rows of its runs, calls, events and approvals, and keep the result for each tenant, agent and
+release, and for each model and tool that was called. An hour is always counted anew and replaced whole: the one that runs now every 15
+seconds, an older one when something happens to one of its runs (a run that ends hours later is counted where it started), and each hour
+of the last week once in a while. Until an hour was counted, and for the one that runs now, a page counts from the rows while these are few
+(500 runs), else it shows what was counted last; `as_of` says when that was.
+
+    python manage.py rollups --since 2026-05-01T00:00:00Z --until 2026-05-08T00:00:00Z
+
+counts any stretch anew and prints what was different.
+
+Durations, latencies, steps and costs are kept as histograms with buckets of ratio 1.15. A quantile is the nearest rank, told as the
+middle of its bucket: within 7.3 % of the exact value.
+
+## Where to read them
+
+- `GET /api/v1/metrics/summary?since=24h&until=&group_by=`: the whole, and by `tenant`, `agent`, `release`, `model`, `tool` or
+  `failure_class`. By model, tool and failure class only what is counted by call is told ({by_call}).
+- `GET /api/v1/metrics/series?since=7d&every=6h`: the same for each stretch of the period.
+- Both take `agent`, `release`, `model`, `tool`, `failure_class` and, from a platform admin, `tenant`; and `format=csv` or `jsonl`.
+- `GET /metrics`: for Prometheus, with a key that may `metrics:read`, or from the same machine without one. Counters are sums over all
+  that is kept; they can go down a little when an hour is counted anew. What a proxy passes on needs a key: the proxy must set
+  `X-Forwarded-For` or `Forwarded`.
+"""
+
+
+def checks() -> str:
+    rows = "\n".join(
+        f"| `{check.name}` | {check.title} | {check.unit}, {check.better} is better | {'1' if check.must else '-'} | {check.counted} |"
+        for check in CHECKS
+    )
+    return f"""{HEAD}
+# Checks
+
+What the path of a run is measured by: its recorded steps and calls, without a model as a judge. The table is made from
+`runs/evals/checks.py`, and the console shows the same under Evals, Checks. This is version {CHECKS_VERSION}: it is stored with every
+score, and scores of different versions are not compared. A share of the runs of production is scored as they end
+([`SIGNALBOX_SCORE_SHARE`](settings.md)); without a case, what needs expectations has no value.
+
+Every measure has its value, the number it was made from, and the places it points at: `2` is a step, `2.1` a call of it.
+
+| check | | | a case needs | how it is counted |
+|---|---|---|---|---|
+{rows}
+
+## Cases
+
+A case is JSON (one a line in an import and an export):
+
+```json
+{{"key": "charged-twice", "input": {{"text": "I was charged twice", "data": null, "user": {{"id": "u1"}}}},
+ "tools": {{"how": "simulated", "given": [{{"tool": "fetch_account", "args": {{"account_id": "acct_1001"}}, "result": {{"ok": true}}}}]}},
+ "expect": {{"allowed": ["fetch_account", "create_ticket"], "required": ["create_ticket"], "order": [["fetch_account", "create_ticket"]],
+            "writes": [{{"tool": "create_ticket", "args": {{"priority": "urgent"}}, "matches": {{"summary": "charged"}}}}],
+            "max_steps": 4, "max_cost_usd": "0.05", "answer": [{{"contains": "ticket"}}, {{"excludes": "guarantee"}}]}}}}
+```
+
+- What is not said is not judged. `writes: []` means that nothing may be changed.
+- `tools.how`: `recorded` (from a run), `simulated` (written for the case), `live` (reads are sent to the tools). Writes are never sent:
+  one that nothing answers is kept as what would have been done. Of `given` the first is used that names the tool and whose `args`
+  the call has.
+- A write of `writes` fits a call by `args` (these fields are exactly so), `matches` (fields by pattern) and `schema` (all arguments).
+  Patterns never backtrack and are bounded, as in [tools](adr/0011-bounded-schemas.md).
+- Expectations that cannot both be met (`required` and `forbidden` name the same tool, `max_steps` is less than an order takes) are
+  refused with `contradiction`, which names both. `answer: [{{judge: ...}}]` is answered with `not_supported`.
+- A suite has 10,000 cases at most, a case 256 KiB. A changed case gets a new version; an evaluation keeps those it began with.
+"""
+
+
+GENERATED = {
+    "docs/state-machines.md": state_machines,
+    "docs/events.md": events,
+    "docs/events.schema.json": events_schema,
+    "docs/metrics.md": metrics,
+    "docs/checks.md": checks,
+}
 
 
 def stale(root: Path = ROOT) -> list[str]:

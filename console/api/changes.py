@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -11,12 +10,15 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from console import change_words, changes, metrics, records
+from console.trail import time_of
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import Tenant
 
 from . import paging
-from .schemas import answers, listed as listing, record as shape
+from .schemas import answers
+from .schemas import listed as listing
+from .schemas import record as shape
 
 JSON = dict[str, Any]
 CHANGE = shape("kind who sentence why label url at", "tenant", "id")
@@ -42,17 +44,6 @@ def tenant_of(actor: Actor, slug: str) -> metrics.Scope:
     if tenant is None or not actor.sees(tenant.pk):
         raise NotFound("tenant")
     return tenant.pk
-
-
-def time_of(query: Mapping[str, str], name: str) -> datetime | None:
-    """RFC 3339. Refuses bad_since, bad_until 400."""
-    if not query.get(name):
-        return None
-    try:
-        found = datetime.fromisoformat(query[name])
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Refused(f"bad_{name}", f"{name} must be a time such as 2026-01-31T12:00:00Z.", 400) from None
 
 
 def record(change: changes.Change) -> JSON:

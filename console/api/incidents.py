@@ -11,9 +11,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from console.incidents import backtest, book, reading, settings
-from console.incidents.moves import Opening
+from console.incidents.kinds import KINDS
+from console.incidents.moves import TEXT as TEXT_MAX
+from console.incidents.moves import Opening, fresh
+from console.incidents.parameters import DetectorSpec
 from console.incidents.reading import Asked
-from console.incidents.settings import DetectorSpec
 from console.models import Detector, Incident
 from tenants.actors import Actor
 
@@ -35,7 +37,7 @@ SUMMARY = shape(
     live=COUNTED,
 )  # fmt: skip
 TESTED = shape("detector text", wholes="days count", incidents=LIST)
-Words = Annotated[str, Field(max_length=book.TEXT)]
+Words = Annotated[str, Field(max_length=TEXT_MAX)]
 
 
 class Wanted(Strict):
@@ -78,7 +80,7 @@ class Period(Strict):
 
 
 def detector_record(row: Detector) -> dict[str, Any]:
-    kind = settings.KINDS[row.kind]
+    kind = KINDS[row.kind]
     return {"name": row.name, "metric": kind.metric, "unit": kind.unit, **settings.as_json(row)}
 
 
@@ -105,7 +107,7 @@ class Incidents(APIView):
             tenant=tenant.pk, title=wanted.title, severity=wanted.severity, text=wanted.text, subject=dict(wanted.subject),
             runbook=wanted.runbook,
         )  # fmt: skip
-        return Response(reading.whole(book.fresh(book.by_hand(actor, opening, timezone.now(), wanted.chart))), status=201)
+        return Response(reading.whole(fresh(book.by_hand(actor, opening, timezone.now(), wanted.chart))), status=201)
 
 
 class Summary(APIView):

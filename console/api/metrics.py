@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 from console import metrics, records, tables
 from console.metric_definitions import COLUMNS, flat, record
 from console.readings import Cut, read
-from console.rollups import HOUR, KEPT, hour_of, hours_between
+from console.rollups import HOUR, KEPT, hour_of
 from runs.models import Release
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
@@ -86,7 +86,7 @@ FIGURES: dict[str, Any] = {
     "duration_ms": shape(p50=VALUE, p95=VALUE),
     "policy_violation_rate": VALUE,
 }
-ABOUT = {"since": TEXT, "until": TEXT, "as_of": {"type": ["string", "null"]}, "uncounted_hours": WHOLE}
+ABOUT: dict[str, Any] = {"since": TEXT, "until": TEXT, "as_of": {"type": ["string", "null"]}, "uncounted_hours": WHOLE}
 SUMMARY = shape(**ABOUT, group_by={"type": ["string", "null"]}, groups={"type": "array", "items": shape("key label", **FIGURES)}, **FIGURES)
 SERIES = shape(**ABOUT, every_s=WHOLE, items={"type": "array", "items": shape("at", **FIGURES)})
 
@@ -162,7 +162,7 @@ def length(text: str) -> timedelta:
 
 def moment(field: str, text: str, now: datetime) -> datetime:
     if AGO.fullmatch(text):
-        return now - min(length(text), 2 * KEPT)
+        return now - min(length(text), 3 * KEPT)
     try:
         found = parse_datetime(text)
     except ValueError:
@@ -174,17 +174,15 @@ def moment(field: str, text: str, now: datetime) -> datetime:
 
 def period(asked: Period, now: datetime) -> tuple[datetime, datetime]:
     """As whole hours: (when the first begins, when the last ends). `24h` are the hour that runs now and the 23 before it."""
-    until = moment("until", asked.until, now) if asked.until else now
+    until = min(moment("until", asked.until, now), now) if asked.until else now
     since = moment("since", asked.since, now)
-    if AGO.fullmatch(asked.since):
-        since += HOUR
-    if not now - 2 * KEPT <= since:
+    ago = AGO.fullmatch(asked.since) is not None
+    start, end = hour_of(since) + ago * HOUR, hour_of(until - timedelta(microseconds=1)) + HOUR
+    if start >= end or (since >= until and not ago):
+        raise invalid("since", "It must lie before `until`, and not in the future.")
+    if start < now - 2 * KEPT:
         raise invalid("since", f"It may lie {2 * KEPT.days} days back at most.")
-    until = min(until, now + HOUR)
-    if not since < until and not (AGO.fullmatch(asked.since) and since - HOUR < until):
-        raise invalid("since", "It must lie before `until`.")
-    *_, last = hours_between(min(since, until - timedelta(microseconds=1)), until)
-    return min(hour_of(since), last), last + HOUR
+    return start, end
 
 
 def cut_of(actor: Actor, asked: Period) -> Cut:

@@ -29,7 +29,7 @@ from tools.spec import Slug, ToolSpec
 from .gateway import MAX_BODY, StrictJSONParser, loads, too_large
 from .schemas import AGENT, CHANGES, RELEASE, TOOL, answers, inline, listed
 
-LATER = ("evaluate", "shadow", "canary")  # known verbs whose enforcement is not built
+LATER = ("shadow", "canary")  # known verbs whose enforcement is not built
 
 
 class AgentSpec(Strict):

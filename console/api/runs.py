@@ -8,15 +8,18 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, QuerySet
+from django.http.response import HttpResponseBase
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, ConfigDict, Field
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console import records, retention, role_costs, undoing
+from console import exports, records, retention, role_costs, undoing
+from console.live import ndjson
 from runs import forks, grants, intake, lifecycle, signoff, tracing
 from runs.models import Call, Event, Run
 from runs.states import Outcome, RunState
@@ -132,17 +135,21 @@ class Steps(APIView):
 
 
 class Events(APIView):
-    """JSON pages; with `Accept: text/event-stream` the live stream of `console.live.stream` answers instead."""
+    """JSON pages, or all as NDJSON; with `Accept: text/event-stream` the live stream of `console.live.http` answers instead."""
+
+    renderer_classes = (JSONRenderer, ndjson.NdjsonRenderer)
 
     @extend_schema(
         operation_id="get_events",
         parameters=[OpenApiParameter("after", OpenApiTypes.INT), OpenApiParameter("limit", OpenApiTypes.INT)],
-        responses=answers({200: listed(EVENT)}) | {(200, "text/event-stream"): TEXT},
+        responses=answers({200: listed(EVENT)}) | {(200, "text/event-stream"): TEXT, (200, ndjson.CONTENT_TYPE): TEXT},
     )
-    def get(self, request: Request, run_id: str) -> Response:
+    def get(self, request: Request, run_id: str) -> HttpResponseBase:
         actor: Actor = request.auth  # type: ignore[assignment]
         actor.need("runs:read")
         run = find(actor, run_id)
+        if getattr(request.accepted_renderer, "format", "") == ndjson.NdjsonRenderer.format:
+            return ndjson.response(exports.of_run(run.id, actor.tenants, run.seq), run.run_id)
         after = paging.number(request.query_params.get("after"), "after", 0, 0, 2**62)
         limit = paging.number(request.query_params.get("limit"), "limit", PAGE_OF_EVENTS, 1, PAGE_OF_EVENTS)
         rows = events_after(run.id, after, limit + 1)
@@ -268,7 +275,7 @@ def micro(text: str) -> int:
 CONDITIONS: dict[str, Callable[[str], Q]] = {
     "agent": lambda text: Q(agent_id=text),
     "tenant": lambda text: Q(tenant__slug=text),
-    "outcome": lambda text: Q(outcome=text),
+    "outcome": lambda text: Q(outcome__in=text.split(",")),
     "state": lambda text: Q(state__in=text.split(",")),
     "tool": lambda text: Q(Exists(Call.objects.filter(run_id=OuterRef("id"), ord__gt=0, name=text))),
     "release": lambda text: Q(release_id=paging.typed_id("rel", text, "release")),

@@ -96,8 +96,18 @@ def run_ids(incident: Incident) -> tuple[Any, ...]:
 
 
 def of_step(actor: Actor, incident: Incident, known: dict[str, str], number: int, offers: tuple[Offer, ...]) -> list[Offered]:
-    given = ((offer.name, offer.filled(known)) for offer in offers)
-    return [offered(actor, incident, name, filled, number) for name, filled in given if filled is not None]
+    """Also those that this incident cannot fill in, with what it lacks."""
+    given = ((offer, offer.filled(known)) for offer in offers)
+    return [
+        offered(actor, incident, offer.name, filled, number) if filled is not None else lacking(offer, known, number)
+        for offer, filled in given
+    ]
+
+
+def lacking(offer: Offer, known: dict[str, str], number: int) -> Offered:
+    missing = [value[1:-1] for _, value in offer.given if value.startswith("{") and not known.get(value[1:-1])]
+    words = Button(offer.name.replace("_", " ").capitalize(), "circle-dashed")
+    return Offered(offer.name, words, f"This incident names no {' and no '.join(missing)}.", number)
 
 
 def of_card(actor: Actor, incident: Incident, known: dict[str, str], besides: tuple[Offer, ...] = ()) -> list[Offered]:
@@ -117,6 +127,13 @@ def usual(name: str, known: dict[str, str]) -> dict[str, str] | None:
 def offered(actor: Actor, incident: Incident, name: str, given: dict[str, str], step: int | None) -> Offered:
     action, place = ACTIONS[name], Place(incident.tenant, given, run_ids(incident) if name == "undo_writes" else ())
     return Offered(name, action.button(place), may_not(actor, incident, action, place) or action.hindrance(place), step)
+
+
+def offered_if(actor: Actor, incident: Incident, name: str) -> Offered | None:
+    """None where it would change nothing."""
+    filled = usual(name, facts(incident))
+    made = offered(actor, incident, name, filled, None) if filled is not None else None
+    return made if made and not made.why_not else None
 
 
 def may_not(actor: Actor, incident: Incident, action: Action, place: Place) -> str:
@@ -175,7 +192,7 @@ def carry_out(
         raise Refused("typed_wrong", f"Type {seen.typed} to confirm.", 422, field="typed")
     done = action.do(actor, place, reason)
     data = {"given": place.given, "object_kind": done.kind, "object_id": done.id, "before": done.before, "step": step}
-    return book.acted(actor, incident, name, f"{done.says} {reason}", **data)
+    return book.acted(actor, incident, name, f"{done.says}\n{reason}", **data)
 
 
 def take_back(actor: Actor, incident: Incident, entry_id: int, reason: str) -> IncidentEntry:
@@ -194,7 +211,7 @@ def take_back(actor: Actor, incident: Incident, entry_id: int, reason: str) -> I
     reason = reasoned(reason)
     says = action.take_back(actor, place, entry.data["before"], reason)
     what = {name: entry.data[name] for name in ("object_kind", "object_id")}
-    return book.acted(actor, incident, entry.data["action"], f"{says} {reason}", **what, takes_back=entry.pk)
+    return book.acted(actor, incident, entry.data["action"], f"{says}\n{reason}", **what, takes_back=entry.pk)
 
 
 def reasoned(reason: str) -> str:

@@ -139,11 +139,9 @@ def sentence(kind: Kind, parameters: Parameters, reading: Reading, value: float,
     of = f" of {reading.subject[1]}" if reading.subject[1] else ""
     usual = f", usually {spelled(line.baseline.median, kind.unit)}" if kind.by != "level" and line.baseline else ""
     note = f" {reading.note}" if reading.note else ""
-    window = f"{parameters.window_minutes} minutes" if parameters.window_minutes != 1 else "minute"
-    return (
-        f"{kind.metric}{of}: {spelled(value, kind.unit)} of {reading.n} in the last {window}"
-        f"{usual}; the line is {spelled(line.trigger, kind.unit)}.{note}"
-    )
+    minutes = parameters.window_minutes
+    window = "" if kind.standing else f" of {reading.n} in the last {f'{minutes} minutes' if minutes != 1 else 'minute'}"
+    return f"{kind.metric}{of}: {spelled(value, kind.unit)}{window}{usual}; the line is {spelled(line.trigger, kind.unit)}.{note}"
 
 
 def fingerprint_of(detector: str, subject: Subject) -> str:

@@ -192,7 +192,7 @@ def audit_chain(window: Window, minutes: int) -> Found:
     """As the regular verification of the trail found it last."""
     broken = audit_health.broken()
     if broken:
-        named = audit_health.names(UUID(one["chain"]) for one in broken)
+        named = audit_health.names([UUID(one["chain"]) for one in broken])
         yield None, Reading(("", ""), float(len(broken)), len(broken), note=f"Broken: {', '.join(sorted(named.values()))}.")
 
 

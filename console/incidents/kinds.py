@@ -27,6 +27,7 @@ class Kind:
     runbook: str
     parameters: Parameters
     history: bool = True  # whether the hours of the past say what it would have done
+    standing: bool = False  # of what waits now, whatever the window
 
 
 KINDS: Mapping[str, Kind] = {
@@ -50,15 +51,17 @@ KINDS: Mapping[str, Kind] = {
         Kind("retry_cascade", "level", "sends", "tool", "Sends per call", "Calls of {of} are sent again and again", "major",
              "tool-timeouts", Parameters(window_minutes=10, threshold=1.6, minimum=15)),
         Kind("unknown_outcomes", "level", "count", "tool", "Writes whose outcome is unknown", "Nobody knows what {of} wrote", "major",
-             "unknown-outcomes", Parameters(window_minutes=10, threshold=1, minimum=1, hold_minutes=0, clear_ratio=1), history=False),
+             "unknown-outcomes",
+             Parameters(window_minutes=10, threshold=1, minimum=1, hold_minutes=0, clear_ratio=1), history=False, standing=True),
         Kind("approvals_ageing", "level", "minutes", "", "Age of the oldest request", "Approvals wait too long", "minor",
-             "approvals-ageing", Parameters(window_minutes=10, threshold=60, minimum=1, hold_minutes=0, clear_ratio=1), history=False),
+             "approvals-ageing",
+             Parameters(window_minutes=10, threshold=60, minimum=1, hold_minutes=0, clear_ratio=1), history=False, standing=True),
         Kind("provider_degraded", "level", "share", "model", "Error rate", "{of} is degraded", "major", "provider-degraded",
              Parameters(window_minutes=5, threshold=0.25, minimum=15)),
         Kind("provider_slow", "times", "ms", "model", "p95 latency", "{of} is slow", "minor", "provider-degraded",
              Parameters(window_minutes=10, threshold=2, minimum=20, k=4)),
         Kind("audit_chain", "level", "count", "", "Chains that do not verify", "The audit trail does not verify", "critical", "audit-chain",
-             Parameters(window_minutes=10, threshold=1, minimum=1, hold_minutes=0, clear_ratio=1), history=False),
+             Parameters(window_minutes=10, threshold=1, minimum=1, hold_minutes=0, clear_ratio=1), history=False, standing=True),
         Kind("release_guard", "level", "count", "release", "Guards that fired", "{of} is worse than its baseline", "major", "",
              Parameters(window_minutes=10, threshold=1, minimum=1), history=False),
     )

@@ -1,13 +1,15 @@
 """The figures of a detector: read, held within bounds, refused by name. Pure."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tenants.errors import Refused
+from tools.spec import Slug
 
 DAY_MINUTES = 24 * 60
+NAME = r"[a-z][a-z0-9_-]{0,63}"
 
 
 class Parameters(BaseModel):
@@ -25,6 +27,18 @@ class Parameters(BaseModel):
     k: Annotated[float, Field(ge=0, le=100)] = 0
     clear_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
     hold_minutes: Annotated[int, Field(ge=0, le=DAY_MINUTES)] = 10
+
+
+class DetectorSpec(BaseModel):
+    """A detector as it will be: what is left out is as its kind says. `runbook` empty: none is linked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    kind: Annotated[str, Field(max_length=24)] = ""
+    enabled: bool = True
+    severity: Literal["critical", "major", "minor"] | None = None
+    runbook: Annotated[str, Field(max_length=64)] | None = None
+    tenants: tuple[Slug, ...] = ()
+    parameters: dict[str, int | float] = {}
 
 
 def read(default: Parameters, given: Mapping[str, Any]) -> Parameters:

@@ -82,7 +82,7 @@ def summary(actor: Actor, now: datetime) -> Summary:
     )
 
 
-def took(until: Combinable) -> ExpressionWrapper:
+def took(until: Combinable) -> Combinable:
     return ExpressionWrapper(until - F("opened_at"), output_field=DurationField())
 
 

@@ -5,11 +5,11 @@ Each kind that has no detector yet gets one, named as the kind and set as `kinds
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from django.db import transaction
 from django.db.models import QuerySet
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from console.models import Detector
 from console.runbooks import shelf
@@ -17,28 +17,14 @@ from tenants import audit
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tools.catalog import need_platform_admin
-from tools.spec import Slug
 
 from . import parameters
 from .detectors import Rule
 from .kinds import KINDS
-from .parameters import Parameters
+from .parameters import NAME, DetectorSpec, Parameters
 
 JSON = dict[str, Any]
 Action = Literal["create", "update", "unchanged"]
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-
-
-class DetectorSpec(BaseModel):
-    """A detector as it will be: what is left out is as its kind says. `runbook` empty: none is linked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-    kind: Annotated[str, Field(max_length=24)] = ""
-    enabled: bool = True
-    severity: Literal["critical", "major", "minor"] | None = None
-    runbook: Annotated[str, Field(max_length=64)] | None = None
-    tenants: tuple[Slug, ...] = ()
-    parameters: dict[str, int | float] = {}
 
 
 def ensure() -> None:
@@ -107,7 +93,7 @@ def put(actor: Actor | None, name: str, given: DetectorSpec, reason: str = "") -
 
 def checked(name: str) -> str:
     """Refuses detector_invalid 422."""
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise Refused("detector_invalid", "A detector's name is lower case letters, digits, _ and -, 64 at most.", 422, field="name")
     return name
 

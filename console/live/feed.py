@@ -15,7 +15,7 @@ from psycopg_pool import PoolTimeout
 
 from . import rows
 from .hub import Hints, hub, now_us
-from .rows import Counts, Object, Scope, Topic
+from .rows import JSON, Counts, Object, Scope, Topic
 
 log = logging.getLogger(__name__)
 TOGETHER_S = 0.005  # hints of one moment make one read
@@ -44,6 +44,7 @@ class Feed:
         self.next_lists = 0.0
         self.next_poll = 0.0
         self.told: dict[UUID, tuple[str, int]] = {}  # approval -> state and number of decisions, as they were told
+        self.told_incidents: dict[UUID, tuple[str, str, int | None]] | None = None  # state, severity, owner; None: nobody asked yet
         self.told_counts: Counts = {}
         self.last_seq = 0
 
@@ -153,7 +154,11 @@ class Feed:
         self.told |= {row["id"]: (row["state"], row["said"]) for row in changed}
         for old in list(self.told)[: max(0, len(self.told) - REMEMBERED)]:
             del self.told[old]
-        moved = {"runs": [seen.runs[run] for run in listed if run in seen.runs], "approvals": changed}
+        moved = {
+            "runs": [seen.runs[run] for run in listed if run in seen.runs],
+            "approvals": changed,
+            "incidents": self._changed_incidents(seen.incidents),
+        }
         for (name, scope), outlets in list(self.lists.items()):
             mine = [row for row in moved[name] if scope is None or row["tenant_id"] == scope]
             objects = [rows.list_object(name, row, seen.runs) for row in mine]
@@ -162,12 +167,18 @@ class Feed:
                     outlet.put(text)
         self.told_counts = seen.counts
 
+    def _changed_incidents(self, found: list[JSON]) -> list[JSON]:
+        """The first read says nothing new: whoever follows has the page of a moment ago."""
+        now = {row["id"]: (row["state"], row["severity"], row["owner_id"]) for row in found}
+        changed = [row for row in found if self.told_incidents is not None and self.told_incidents.get(row["id"]) != now[row["id"]]]
+        self.told_incidents = now
+        return changed
+
     def _texts(self, name: str, scope: Scope, objects: list[Object], counts: Counts, everything: bool) -> list[str]:
         mine = {"counts": counts.get(scope, {})}
-        if everything:
-            return [rows.reset(name, self.seq()), rows.message(name, self.seq(), None, "counts", mine)]
-        if objects:
-            return [rows.message(name, self.seq(), v, k, d | mine) for k, v, d in objects]
+        first = [rows.reset(name, self.seq()), rows.message(name, self.seq(), None, "counts", mine)] if everything else []
+        if everything or objects:
+            return [*first, *(rows.message(name, self.seq(), v, k, d | mine) for k, v, d in objects)]
         if scope in self.told_counts and counts.get(scope) != self.told_counts[scope]:
             return [rows.message(name, self.seq(), None, "counts", mine)]
         return []

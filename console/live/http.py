@@ -5,12 +5,11 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import psycopg
-from asgiref.sync import sync_to_async
-from django.db import Error, connections
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -24,6 +23,7 @@ from tenants.ids import decode
 from tenants.scope import tenant_scope
 
 from .hub import hub
+from .threads import briefly
 
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,9})\s*(?:$|[,;])", re.IGNORECASE)
 LONGEST_S = 60
@@ -32,21 +32,6 @@ KEEP_ALIVE_S = 15.0
 AT_ONCE = 200
 
 View = Callable[..., Any]
-T = TypeVar("T")
-
-
-async def briefly(work: Callable[..., T], *args: Any) -> T:
-    """Synchronous work in the request's thread. Its connection goes back to the pool at once, not when the request ends."""
-
-    def work_and_let_go() -> T:
-        try:
-            return work(*args)
-        finally:
-            for connection in connections.all(initialized_only=True):
-                if not connection.in_atomic_block:
-                    connection.close_if_unusable_or_obsolete()
-
-    return await sync_to_async(work_and_let_go)()
 
 
 def like(view: View) -> Callable[[View], View]:

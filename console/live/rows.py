@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import reduce
 from operator import or_
 from typing import Any, ParamSpec, TypeVar
@@ -10,10 +11,12 @@ from uuid import UUID
 
 from django.db import connections
 from django.db.models import Count, Q
+from django.db.models.functions import Now
 
 from approvals.models import Approval
 from console import records
 from console.event_text import text as event_words
+from console.models import Incident
 from runs.models import Event, Run
 from runs.states import TERMINAL, RunState
 from tenants.ids import encode
@@ -24,7 +27,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 JSON = dict[str, Any]
 Scope = UUID | None  # a tenant, or None for all of them
-Topic = tuple[str, Scope]  # "runs" or "approvals" of a scope
+Topic = tuple[str, Scope]  # "runs", "approvals" or "incidents" of a scope
 Object = tuple[str, int, JSON]  # k, v, d
 Counts = dict[Scope, dict[str, int]]
 
@@ -36,6 +39,9 @@ COLUMNS = (
     "id", "tenant_id", "agent_id", "state", "outcome", "seq", "step", "tool_calls", "writes", "tokens_in", "tokens_out",
     "cost_micro", "reserved_micro", "cancel_requested", "ended_at",
 )  # fmt: skip
+WRONG = ("id", "tenant_id", "state", "severity", "title", "detector", "subject", "owner_id", "reopened")
+LATELY = timedelta(minutes=5)
+INCIDENTS_AT_ONCE = 100
 ASKED = ("id", "run_id", "tenant_id", "state", "tool", "agent", "risk")
 
 
@@ -102,7 +108,12 @@ def counts(scopes: set[Scope]) -> Counts:
     """Pending approvals, runs that are not over and incidents that are not resolved, of each scope."""
     tenants = list(Tenant.objects.values_list("id", flat=True)) if None in scopes else [s for s in scopes if s]
     pending = Approval.objects.filter(tenant__in=tenants, state=Approval.State.PENDING)
-    found = {"approvals": per_tenant(pending), "runs": per_tenant(Run.objects.filter(tenant__in=tenants, state__in=OPEN))}
+    wrong = Incident.objects.filter(state__in=Incident.LIVE)  # the installation's own too
+    found = {
+        "approvals": per_tenant(pending),
+        "runs": per_tenant(Run.objects.filter(tenant__in=tenants, state__in=OPEN)),
+        "incidents": per_tenant(wrong if None in scopes else wrong.filter(tenant__in=tenants)),
+    }
     return {scope: {name: sum(many.values()) if scope is None else many.get(scope, 0) for name, many in found.items()} for scope in scopes}
 
 
@@ -135,10 +146,16 @@ def approval_object(row: JSON) -> JSON:
     return named | {name: row[name] for name in ("state", "agent", "tool", "risk")}
 
 
+def incident_object(row: JSON) -> JSON:
+    return {"id": encode("inc", row["id"])} | {name: row[name] for name in ("state", "severity", "title", "detector", "subject")}
+
+
 def list_object(name: str, row: JSON, runs: dict[UUID, JSON]) -> Object:
     """A row of the list topic `name`. An approval moves with its run, so the run's seq is its version too."""
     if name == "runs":
         return "run", row["seq"], run_object(row)
+    if name == "incidents":
+        return "incident", row["reopened"], incident_object(row)
     return "approval", runs[row["run_id"]]["seq"] if row["run_id"] in runs else 0, approval_object(row)
 
 

@@ -6,7 +6,7 @@ RUN_ENDED = "create index run_ended on run (ended_at, id) where ended_at is not 
 
 
 class Migration(migrations.Migration):
-    dependencies = [("console", "0008_runbooks"), ("runs", "0016_memory")]
+    dependencies = [("console", "0008_runbooks"), ("runs", "0012_event_time")]
     operations = [
         migrations.RunSQL(RUN_ENDED, "drop index run_ended"),
         migrations.CreateModel(

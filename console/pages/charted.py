@@ -3,7 +3,6 @@
 All of it lives in the address: `period`, `agent`, `release`, `tenant` (of a platform admin; everybody else sees their own).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,14 +11,13 @@ from django.http import QueryDict
 from django.urls import reverse
 from django.utils import timezone
 
-from console import metrics, windows
+from console import changes, metrics, windows
 from console.api.registry import seen_by
-from console.charts import Marker, address
+from console.charts import address
 from console.figures import Figures
-from console.metrics import ToolHealth
 from console.histograms import quantile
+from console.metrics import ToolHealth
 from console.readings import Cut, Reading, read
-from console.release_markers import markers
 from console.run_charts import Drawn
 from console.windows import SPANS, Window
 from runs.models import Agent, Release
@@ -34,23 +32,30 @@ CHOICES = 30
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`query`: the filters as the address has them, without the period; `cut`: the same for the metrics."""
+    """`query`: the filters, those too that the page itself is (`fixed`), such as its agent. `cut`: the same for the metrics."""
 
     actor: Actor
     window: Window
     query: dict[str, str]
     cut: Cut
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """Those that a reader chose."""
+        return {name: value for name, value in self.query.items() if name not in self.fixed}
 
     @property
     def address(self) -> dict[str, str]:
-        """All of it; what is usual is left out."""
-        return self.query | ({} if self.window.key == windows.USUAL else {"period": self.window.key})
+        """What the page's address says; what is usual is left out."""
+        return self.filters | ({} if self.window.key == windows.USUAL else {"period": self.window.key})
 
 
 @dataclass(frozen=True, slots=True)
 class Charted:
-    """What was read for a page: this stretch in parts and as a whole, and the whole of the one before."""
+    """What was read for a page: this stretch in parts and as a whole, and the whole of the one before. `reading`: of both."""
 
+    reading: Reading
     drawn: Drawn
     now: Figures
     before: Figures
@@ -66,7 +71,8 @@ def selection(actor: Actor, given: QueryDict, **fixed: str) -> Selection:
     if query["tenant"] and tenant is None:
         raise NotFound("tenant")
     cut = Cut(tenant.id if tenant else metrics.scope_of(actor), query["agent"], release_id(query["release"]), tool=query.get("tool", ""))
-    return Selection(actor, windows.window(given.get("period", ""), timezone.now()), {k: v for k, v in query.items() if v}, cut)
+    window = windows.window(given.get("period", ""), timezone.now())
+    return Selection(actor, window, {k: v for k, v in query.items() if v}, cut, tuple(fixed))
 
 
 def release_id(text: str) -> Any:
@@ -83,13 +89,9 @@ def charted(chosen: Selection) -> Charted:
     window, cut = chosen.window, chosen.cut
     reading = read(cut, window.before.since, window.until)
     now, before = split(reading, window.since)
-    changes = changed(chosen, window)
-    drawn = Drawn(window, stretches(now, cut, window), whole := figures_of(now, cut), reverse("runs"), chosen.query, changes)
-    return Charted(drawn, whole, figures_of(before, cut), tools_of(now, cut))
-
-
-def changed(chosen: Selection, window: Window) -> Sequence[Marker]:
-    return markers(chosen.actor, window.since, window.until, chosen.cut.agent)
+    whole, marks = figures_of(now, cut), changes.markers(cut.scope, window.since, window.until)
+    drawn = Drawn(window, stretches(now, cut, window), whole, reverse("runs"), chosen.query, marks)
+    return Charted(reading, drawn, whole, figures_of(before, cut), tools_of(now, cut))
 
 
 def stretches(reading: Reading, cut: Cut, window: Window) -> list[metrics.Stretch]:
@@ -120,18 +122,16 @@ def tools_of(reading: Reading, cut: Cut) -> list[ToolHealth]:
 
 def periods(path: str, chosen: Selection) -> list[JSON]:
     """The switch of the period. What is chosen besides stays."""
-    return [
-        {"key": key, "url": address(path, chosen.query | ({} if key == windows.USUAL else {"period": key})), "current": key == chosen.window.key}
-        for key in SPANS
-    ]
+    keys = {key: {} if key == windows.USUAL else {"period": key} for key in SPANS}
+    return [{"key": key, "url": address(path, chosen.filters | own), "current": key == chosen.window.key} for key, own in keys.items()]
 
 
 def filters(path: str, chosen: Selection) -> list[JSON]:
     """The menus: {name, shown, clear, options [{label, url, current}]}."""
     actor, query = chosen.actor, chosen.query
     agents = list(Agent.objects.filter(seen_by(actor)).order_by("name").values_list("name", flat=True)[:CHOICES])
-    menus = [menu(path, chosen, "agent", {name: name for name in agents})]
-    if query.get("agent") in agents:
+    menus = [] if "agent" in chosen.fixed else [menu(path, chosen, "agent", {name: name for name in agents})]
+    if query.get("agent") in agents and "release" not in chosen.fixed:
         newest = Release.objects.filter(agent=query["agent"]).order_by("-number").only("id", "agent_id", "number")[:CHOICES]
         menus.append(menu(path, chosen, "release", {release.release_id: str(release) for release in newest}))
     if actor.platform_admin:

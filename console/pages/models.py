@@ -1,7 +1,6 @@
 """Models as pages: how each fares and what it costs, and of one model its hours, its roles, its releases and its last failures."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import F
@@ -11,9 +10,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from console import metrics, model_charts, model_facts, model_metrics
-from console.model_metrics import Stretch, Used
-from console.templatetags.signalbox import milliseconds
+from console import changes, metrics, model_charts, model_facts, model_metrics, windows
+from console.charts import Chart
+from console.model_metrics import Used
 from runs.models import Call, ModelDefinition
 from tenants.actors import Actor
 from tenants.errors import NotFound
@@ -59,7 +58,7 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
     held = breakers.of_hosts(actor, {host})
     context = row(model, used, model_metrics.in_flight(scope).get(name, 0), held) | {
         "now": now,
-        "charts": drawn(used),
+        "charts": drawn(actor, used, now),
         "roles": model_metrics.roles(scope, now, name) if used else [],
         "releases": model_facts.releases(actor, name),
         "failures": failures(actor, name),
@@ -88,26 +87,10 @@ def row(model: ModelDefinition, used: Used | None, flying: int, held: dict[str, 
     }
 
 
-def drawn(used: Used | None) -> list[JSON]:
-    hours = used.hours if used else ()
-    made = (
-        ("latency", "Latency", model_charts.latencies(hours), latency_words(hours)),
-        ("calls", "Calls", model_charts.outcomes(hours), call_words(hours)),
-    )
-    return [{"key": key, "title": title, "figure": figure, "words": words} for key, title, figure, words in made]
-
-
-def latency_words(hours: Sequence[Stretch]) -> str:
-    slow = [hour.p95_ms for hour in hours if hour.p95_ms is not None]
-    if not slow:
-        return "Latency by hour. No call was answered in the last 24 hours."
-    least, most = milliseconds(min(slow)), milliseconds(max(slow))
-    return f"Latency of calls by hour, median and 95th percentile. The 95th percentile lies between {least} and {most}."
-
-
-def call_words(hours: Sequence[Stretch]) -> str:
-    calls, errors = sum(hour.calls for hour in hours), sum(hour.errors for hour in hours)
-    return f"Calls in each of the last 24 hours: {calls:,}, of which {errors:,} failed."
+def drawn(actor: Actor, used: Used | None, now: datetime) -> list[Chart]:
+    window = windows.window("24h", now)
+    hours, marks = used.hours if used else (), changes.markers(metrics.scope_of(actor), window.since, window.until)
+    return [model_charts.latencies(window, hours, marks), model_charts.outcomes(window, hours, marks)]
 
 
 def failures(actor: Actor, name: str) -> list[JSON]:

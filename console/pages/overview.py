@@ -15,11 +15,13 @@ from console import metrics, run_charts, tool_charts
 from console.api.registry import seen_by
 from console.charts import Chart
 from console.health_figures import health_figures
+from console.incidents import book
 from console.live.rows import OPEN
 from console.management.commands.jobs import OVERDUE
 from console.metrics import Standing
 from console.models import Examination, Incident
 from console.models.incident import Severity
+from console.telemetry import standing as telemetry
 from console.templatetags.signalbox import duration
 from runs.models import Agent, Run
 from tenants.actors import Actor
@@ -49,13 +51,13 @@ def page(request: HttpRequest) -> HttpResponse:
     read, wrong = charted(chosen), incidents(chosen)
     context = health_of(chosen, read, wrong["incidents"]) | drawn_of(chosen, read) | wrong | fragment(chosen)
     context |= waiting(chosen) | live(chosen) | integrity(chosen)
-    context |= {"periods": periods(request.path, chosen), "filters": filters(request.path, chosen), "chosen": chosen}
+    context |= {"periods": periods(request.path, chosen), "filters": filters(request.path, chosen)}
     return render(request, "pages/overview.html", context)
 
 
 def fragment(chosen: Selection) -> JSON:
     """The address of each region, which keeps what is chosen."""
-    return {"fragment": f"{reverse('overview')}?{urlencode(chosen.address | {'part': ''})}"}
+    return {"fragment": f"{reverse('overview')}?{urlencode(chosen.address | {'part': ''})}", "chosen": chosen}
 
 
 # what is wrong, and the figures -------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ def drawn(chosen: Selection) -> JSON:
 def drawn_of(chosen: Selection, read: Charted) -> JSON:
     """The eight charts. Without runs: what to do next."""
     if not read.now.runs:
-        return {"charts": [], "chosen": chosen, **first_run(chosen.actor)}
+        return {"charts": [], **first_run(chosen.actor)}
     return {"charts": eight(read), "may_start": chosen.actor.can("runs:write")}
 
 
@@ -141,7 +143,7 @@ def asked(actor: Actor, found: Approval) -> JSON:
 def incidents(chosen: Selection) -> JSON:
     """Those that nobody resolved, the most severe in front. The platform's own are a platform admin's."""
     scope = chosen.cut.scope
-    found = Incident.objects.filter(state__in=Incident.LIVE).select_related("owner").order_by("-id")
+    found = book.visible(chosen.actor).filter(state__in=Incident.LIVE).select_related("owner").order_by("-id")
     rows = list(found if scope is None else found.filter(tenant_id=scope))
     order = list(Severity)
     return {"incidents": sorted(rows, key=lambda one: order.index(Severity(one.severity)))}

@@ -137,6 +137,7 @@ def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
         "callouts": run_facts.callouts(run, actor),
         "gauges": run_limits.gauges(run, now),
         "took": (run.ended_at or now) - run.created_at,
+        "may_make_case": over and actor.platform_admin and actor.can("config:write"),
         "may_cancel": writes and not over and not run.cancel_requested,
         "may_retry": writes and over and run.state != RunState.SUCCEEDED and run.asked.action is None,
     }

@@ -44,9 +44,9 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
     version = shelf.version(name, number(asked, "version", 1, 1, 10**6) if asked else None)
     if version is None:
         raise NotFound("runbook")
-    context = {"runbook": runbook, "version": version, "book": shelf.read(version), "edit_url": edit_url(actor, runbook)}
-    context["versions"] = list(runbook.versions.select_related("created_by").order_by("-number")[:VERSIONS])
-    return render(request, "pages/runbook.html", context)
+    versions = list(runbook.versions.select_related("created_by").order_by("-number")[:VERSIONS])
+    context = {"runbook": runbook, "version": version, "book": shelf.read(version), "versions": versions}
+    return render(request, "pages/runbook.html", context | {"edit_url": edit_url(actor, runbook)})
 
 
 def edit_url(actor: Actor, runbook: Runbook) -> str:

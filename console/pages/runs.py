@@ -38,7 +38,7 @@ from .session import signed_in
 
 PAGE = 50
 NEW_AT_MOST = 99  # more new runs than this read "99+"
-FILTERS = ("q", "state", "agent", "outcome", "tool", "release", "since", "until")
+FILTERS = ("q", "state", "agent", "outcome", "tool", "release", "tenant", "since", "until")
 SINCE = {"1h": ("Last hour", 1), "24h": ("Last 24 hours", 24), "7d": ("Last 7 days", 24 * 7), "30d": ("Last 30 days", 24 * 30)}
 OPEN = ",".join(state.value for state in RunState if state not in TERMINAL)
 PEOPLE = ",".join(("waiting_approval", "waiting_budget", "needs_reconciliation", "quarantined", "paused"))
@@ -221,6 +221,7 @@ def chips(actor: Actor, query: dict[str, str], agents: list[str]) -> list[Chip]:
         chip(query, "tool", {name: name for name in tools}),
         chip(query, "release", {release.release_id: str(release) for release in newest}),
         chip(query, "since", {name: words for name, (words, _) in SINCE.items()}),
+        *([chip(query, "tenant", {query["tenant"]: query["tenant"]})] if query.get("tenant") else ()),
     ]
 
 

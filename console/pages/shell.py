@@ -24,7 +24,8 @@ JSON = dict[str, Any]
 COUNTS = """
 select (select count(*) from run where {tenant} state = any(%(open)s)),
        (select count(*) from approvals_approval where {tenant} state = 'pending'),
-       (select count(*) from runs_unknownwrite where {tenant} result = ''), (select count(*) from runs_switch where lifted_at is null)
+       (select count(*) from runs_unknownwrite where {tenant} result = ''), (select count(*) from runs_switch where lifted_at is null),
+       (select count(*) from console_incident where {tenant} state in ('open', 'acknowledged'))
 """
 
 
@@ -48,14 +49,19 @@ OPERATE = (
     Item("Overview", "overview", "gauge"),
     Item("Runs", "runs", "activity", "runs", "live"),
     Item("Approvals", "approvals", "hand", "approvals", "waiting", "hot"),
+    Item("Incidents", "incidents", "siren", "incidents", "live", "bad"),
+    Item("Agents", "agents", "bot"),
     Item("Tools", "tools", "wrench"),
     Item("Models", "models", "sparkles"),
     Item("Spend", "spend", "wallet"),
     Item("Unknown writes", "unknowns", "circle-question-mark", "unknowns", "open", "bad", rare=True),
     Item("Kill switches", "switches", "power-off", "switches", "on", "bad"),
 )
+IMPROVE = (Item("Evals", "evals", "list-checks"),)
 ADMIN = Item("Admin", "admin:index", "shield")
+AUDIT = Item("Audit log", "audit", "scroll-text")
 GOVERN = (
+    Item("Changes", "changes", "history"),
     Item("Standing grants", "grants", "list-checks"),
     Item("Channels", "channels", "bell"),
     Item("API docs", "api-docs", "book-open"),
@@ -91,7 +97,8 @@ def navigation(request: HttpRequest, actor: Actor, counts: dict[str, int]) -> li
     """The groups of the sidebar; those with nothing in them are left out."""
     groups = (
         ("Operate", OPERATE),
-        ("Govern", (ADMIN, *GOVERN) if actor.user.is_staff else GOVERN),
+        ("Improve", IMPROVE),
+        ("Govern", (*((ADMIN,) if actor.user.is_staff else ()), *((AUDIT,) if actor.can("audit:read") else ()), *GOVERN)),
         ("Demo", DEMO if settings.DEMO else ()),
     )
     return [
@@ -115,16 +122,16 @@ def shown(path: str, item: Item, counts: dict[str, int]) -> JSON:
 
 
 def live_counts(actor: Actor) -> dict[str, int]:
-    """Runs that are not over, approvals that wait, writes whose outcome is unknown: a platform admin's are everybody's. And switches.
+    """Runs that are not over, approvals that wait, writes whose outcome is unknown, incidents, and switches that are on.
 
-    One query. The live channel counts the first two in the same way.
+    A platform admin's are everybody's. One query. The live channel counts runs, approvals and incidents in the same way.
     """
     tenant = "" if actor.platform_admin else "tenant_id = %(tenant)s and"
     with connection.cursor() as cursor:
         cursor.execute(COUNTS.format(tenant=tenant), {"tenant": actor.tenant.id, "open": OPEN})
-        runs, approvals, unknowns, on = cursor.fetchone()
+        runs, approvals, unknowns, on, incidents = cursor.fetchone()
     switches_here = len(switches.concerning(actor)) if on else 0
-    return {"runs": runs, "approvals": approvals, "unknowns": unknowns, "switches": switches_here}
+    return {"runs": runs, "approvals": approvals, "unknowns": unknowns, "switches": switches_here, "incidents": incidents}
 
 
 def switches_on(actor: Actor, counts: dict[str, int]) -> list[JSON]:

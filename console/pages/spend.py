@@ -195,10 +195,11 @@ def change_url(ceiling: Ceiling) -> str:
 
 def drawn(spent: Spent, actor: Actor, now: Any) -> JSON:
     if not spent.agents:
-        return {"figure": None}
+        return {"chart": None}
     ceiling = None if actor.platform_admin else Ceiling.objects.filter(tenant=actor.tenant, agent="", kind=Ceiling.Kind.COST_DAY).first()
     costly = max(spent.days, key=lambda day: day.cost_micro)
     words = (
         f"Cost by day, UTC. {micros(spent.cost_micro)} in {len(spent.days)} days, most on {costly.at:%-d %B}: {micros(costly.cost_micro)}."
     )
-    return {"figure": charts.spend(spent.days, ceiling.value if ceiling else None), "words": words}
+    figure = charts.spend(spent.days, ceiling.value if ceiling else None)
+    return {"chart": charts.Chart("days", "Cost by day", figure, words, micros(spent.days[-1].cost_micro), "today", legend=True)}

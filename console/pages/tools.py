@@ -25,6 +25,7 @@ from tools.models import Breaker, Permission, Tool, ToolVersion
 from . import what_if
 from .breakers import of_host, worst
 from .session import signed_in
+from .tool_charts import charts_of
 
 JSON = dict[str, Any]
 DAY = timedelta(hours=24)
@@ -67,7 +68,7 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_safe
 @signed_in
 def one(request: HttpRequest, name: str) -> HttpResponse:
-    """`?part=calls` answers the recent calls alone."""
+    """`?part=calls` answers the recent calls alone, `?part=series` the data of the charts."""
     actor: Actor = request.actor  # type: ignore[attr-defined]
     actor.need("config:read")
     tool = seen(actor).filter(name=name).first()
@@ -75,13 +76,15 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
         raise NotFound("tool")
     if request.GET.get("part") == "calls":
         return render(request, "pages/tools/_calls.html", {"tool": tool, "calls": recent(actor, name)})
-    now = timezone.now()
+    now, charts = timezone.now(), charts_of(actor, request, name)
+    if request.GET.get("part") == "series":
+        return render(request, "components/chart_data.html", charts)
     health = metrics.tools(metrics.scope_of(actor), now - DAY, now).get(name)
     host = host_of(tool)
     held = breakers.of_hosts(actor, {host})
     context = row(tool, health, may_edit(actor), held) | described(tool.current) | of_host(actor, host, held.get(host, []), request.path)
     context |= {"permissions": permissions(actor, name), "calls": recent(actor, name), "default": default(tool.current), "asks": asks(tool)}
-    context |= {"wrote": wrote(actor, tool, now)}
+    context |= {"wrote": wrote(actor, tool, now)} | charts
     context |= {"what_if": what_if.blank(actor, tool, "", actor.tenant.slug) if tool.current else None}
     return render(request, "pages/tool.html", context)
 

@@ -13,6 +13,7 @@ else is read along. A step that something can be done from says so in a line of 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from django.utils.html import escape
 from django.utils.safestring import SafeString
@@ -28,7 +29,7 @@ MARK = "action:"
 VALUE = re.compile(r"\{([a-z_]{1,20})\}\Z|[A-Za-z0-9_.:-]{1,64}\Z")
 MAX_STEPS = 60
 MAX_TITLE = 200
-SENTENCE = re.compile(r"(.+?[.:?!])(?:\s|\Z)", re.DOTALL)
+SENTENCE = re.compile(r"(.+?[.?!])(?:\s|\Z)", re.DOTALL)
 
 
 class Unreadable(ValueError):
@@ -118,7 +119,7 @@ def split(tokens: Sequence[Token]) -> Iterator[list[Token]]:
 def sections(blocks: list[list[Token]]) -> Iterator[Section]:
     starts = [i for i, block in enumerate(blocks) if block[0].tag == "h2"]
     number = 0
-    for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
+    for start, end in pairwise([*starts, len(blocks)]):
         parts: list[Step | SafeString] = []
         for block in blocks[start + 1 : end]:
             if block[0].type in ("ordered_list_open", "bullet_list_open"):

@@ -116,6 +116,7 @@ class Sandbox:
                 "target": target,
                 "key": request.headers.get("Idempotency-Key"),
                 "run": request.headers.get("X-Signalbox-Run"),
+                "traceparent": request.headers.get("traceparent"),
                 "args_sha256": digest,
                 "fault": fault.fault if fault else None,
                 "at": rfc3339(time.time()),

@@ -10,7 +10,7 @@ from uuid import UUID
 from runs import switches
 from runs.inference.prices import price_of
 from runs.inference.types import ModelEndpoint, ToolOffer
-from runs.models import ModelDefinition, Release
+from runs.models import ModelDefinition, ModelVersion, Release, ReleaseMove
 from runs.spec import ReleaseSpec
 from runs.stops import SwitchOn
 from tenants.credentials import open_all
@@ -37,6 +37,7 @@ class ReleaseView:
     tools: Mapping[str, ToolDefinition]
     offers: tuple[ToolOffer, ...]
     validators: Mapping[str, schemas.Validator]
+    models: Mapping[str, Mapping[str, Any]]  # model -> its pinned fields; a model of a release from before has none
     credentials: Mapping[str, str]  # tool -> name of the credential, resolved in the run's tenant
 
 
@@ -55,6 +56,7 @@ class Snapshot:
     endpoints: Mapping[str, ModelEndpoint]
     lacking: Mapping[str, str]  # model -> the credential it names and this tenant does not have
     credentials: Mapping[str, Credential] = field(repr=False)
+    moves: Mapping[UUID, UUID] = field(default_factory=dict)  # a release that was taken back -> the one its runs go on with
     switches: tuple[SwitchOn, ...] = ()  # kill switches that are on and concern this tenant
     redactor: Redactor = NOTHING  # of all its credentials: what comes from outside passes it before anything else sees it
 
@@ -69,6 +71,7 @@ def load_release(release_id: UUID) -> ReleaseView:
     spec = ReleaseSpec.model_validate(release.spec)
     versions = ToolVersion.objects.select_related("tool").in_bulk([UUID(v) for v in release.tools.values()])
     tools = {v.tool_id: catalog.definition(v) for v in versions.values()}
+    pins = ModelVersion.objects.filter(id__in=release.model_versions.values())
     return ReleaseView(
         release.id,
         release.agent_id,
@@ -77,8 +80,15 @@ def load_release(release_id: UUID) -> ReleaseView:
         tools,
         tuple(ToolOffer(t.name, t.description, dict(t.input_schema)) for name in spec.tools if (t := tools.get(name))),
         {name: schemas.compile(dict(t.input_schema)) for name, t in tools.items()},
+        {version.model: pinned_fields(version.content) for version in pins},
         {v.tool_id: v.credential for v in versions.values() if v.credential},
     )
+
+
+def pinned_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a version says of `ModelEndpoint`."""
+    fields = {name: content[name] for name in ("provider", "base_url", "model", "timeout_s")}
+    return fields | {"retry": RetryPolicy.from_json(content["retry"])}
 
 
 def with_tool(view: ReleaseView, version_id: UUID) -> ReleaseView:
@@ -112,6 +122,7 @@ def load_snapshot(tenant_id: UUID) -> Snapshot:
         {m.name: endpoint(m, credentials) for m in models},
         {m.name: m.credential for m in models if m.credential and m.credential not in credentials},
         credentials,
+        dict(ReleaseMove.objects.values_list("release_id", "to_id")),
         switches.active(tenant_id),
         Redactor(credentials.values()),
     )

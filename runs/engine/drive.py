@@ -19,7 +19,7 @@ from runs.stops import SwitchOn
 from tenants.ids import encode
 from tools import conditions
 
-from . import actions, answer_gate, asking, budget_ask, critic, facts, halts, ladder, model_call, people, rulings, tool_call
+from . import actions, answer_gate, asking, budget_ask, critic, facts, halts, ladder, model_call, moving, people, rulings, tool_call
 from .flight import Ending, Flight, Intent, Turn
 from .journal import Changed, Fault
 from .lease import Stale
@@ -66,6 +66,9 @@ async def move(f: Flight, e: Services) -> bool:
     turn = f.turn
     if f.asking:
         return await budget_ask.ask(f, e, f.asking)
+    if to := moving.due(f):
+        await moving.move(f, e, to)
+        return False
     if turn is None or turn.settled:
         return await next_turn(f, e)
     return await (take_turn if turn.reply is None else work_on)(f, e, turn)

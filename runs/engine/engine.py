@@ -22,7 +22,7 @@ from runs.history import DUE, MOVED
 from tools.egress import Egress
 from tools.invoke import Tools
 
-from . import verify
+from . import moving, verify
 from .circuits import Circuits
 from .definitions import Definitions, with_tool
 from .drive import QUARANTINE_AFTER, drive
@@ -209,6 +209,7 @@ class Engine:
             calls = await self._execute(CALLS, {"run": row["id"]})
             steps = await self._execute(STEPS, {"run": row["id"]})
             flight.restore(calls, {step["step"]: step["role"] for step in steps})
+            await moving.remember(flight, self.services)
             if (turn := flight.turn) and not turn.settled:
                 (worked,) = await self._execute(STEP_AGE, {"run": row["id"], "step": turn.step})
                 turn.started = time.monotonic() - worked["age_s"]

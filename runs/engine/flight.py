@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from runs.budgets import Stop, Used
 from runs.events import Kind, encode, event
 from runs.inference.tiers import ACTION, CRITIQUE
+from runs.inference.types import ModelEndpoint
 from runs.limits import Limits
 from runs.rehearsals import Rehearsal
 from runs.states import CallState, Outcome, RunState
@@ -40,6 +41,7 @@ class ToolCall:
     error: str | None = None
     decision: JSON | None = None
     approval_id: UUID | None = None
+    version: UUID | None = None  # of the tool, where the row says so
     edited: bool = False  # a person wrote these arguments instead of the model's
     wait_s: float | None = None  # a retry is due after this
     unsure: bool = False  # a write, and an earlier send of it may have been applied
@@ -163,6 +165,11 @@ class Flight:
         self.rehearsal: Rehearsal | None = None  # it changes nothing: its writes are answered, not sent
         self.seen: list[JSON] = []  # outcomes of writes that no commit holds yet: evidence if the run turns out to be lost
 
+    def endpoint(self, model: str) -> ModelEndpoint | None:
+        """As the release pinned it, with the price and the credential that it has now."""
+        known, pinned = self.snapshot.endpoints.get(model), self.release.models.get(model)
+        return replace(known, **pinned) if known and pinned else known
+
     def rehearse(self, rehearsal: Rehearsal) -> None:
         self.rehearsal, self.mode = rehearsal, rehearsal.mode
         self.stance = Stance.after(self.rungs, self.mode)
@@ -204,7 +211,7 @@ class Flight:
                 self.turns.append(self.acting())
             call = ToolCall(row["ord"], row["name"], row["provider_id"], None if row["args"] is None else bytes(row["args"]))
             call.state, call.attempt, call.result, call.error = row["state"], row["attempt"], row["result"], row["error_class"]
-            call.decision, call.approval_id = row["decision"], row["approval_id"]
+            call.decision, call.approval_id, call.version = row["decision"], row["approval_id"], row["tool_version_id"]
             call.edited = row["proposed"] is not None
             call.sent_at = None if row["age_s"] is None else time.monotonic() - row["age_s"]
             call.unsure = call.state == CallState.DISPATCHED and row["effect"] != "read"

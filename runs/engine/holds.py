@@ -64,9 +64,8 @@ def detour(f: Flight, e: Services, turn: Turn) -> str | None:
     chosen = tiers.model_for(f.release.spec.models, turn.role)
     chain = (chosen.model, *chosen.fallback)
     rest = chain[chain.index(turn.model) + 1 :] if turn.model in chain else ()
-    known = f.snapshot.endpoints
-    usable = (name for name in rest if name in known and name not in f.snapshot.lacking)
-    return next((name for name in usable if e.circuits.lets_through(f.tenant, known[name].base_url)), None)
+    usable = ((name, f.endpoint(name)) for name in rest if name not in f.snapshot.lacking)
+    return next((name for name, known in usable if known and e.circuits.lets_through(f.tenant, known.base_url)), None)
 
 
 # tools ----------------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def failed(f: Flight, outcome: Outcome, message: str, error: str) -> None:
 
 async def ask(f: Flight, e: Services, turn: Turn) -> None:
     """Send the turn's model call once. Afterwards the turn has a reply, or `f.wait_s`, or `f.ending` is set."""
-    endpoint = f.snapshot.endpoints.get(turn.model)
+    endpoint = f.endpoint(turn.model)
     if endpoint is None:
         failed(f, Outcome.MODEL_ERROR, f"The model {turn.model} is not defined.", "validation")
         return

@@ -39,6 +39,7 @@ with e as (
       answer_step = coalesce((h.rare->>'answer_step')::int, r.answer_step),
       unpriced = coalesce((h.rare->>'unpriced')::bool, r.unpriced), rungs = coalesce(h.rare->'rungs', r.rungs),
       paused_by = coalesce((h.rare->>'paused_by')::uuid, r.paused_by),
+      release_id = coalesce((h.rare->>'release_id')::uuid, r.release_id),
       available_at = coalesce(statement_timestamp() + make_interval(secs => (h.rare->>'available_s')::float8), r.available_at),
       waiting_since = case when h.rare ? 'waiting' then statement_timestamp() else r.waiting_since end,
       ended_at = case when h.rare ? 'outcome' then statement_timestamp() else r.ended_at end

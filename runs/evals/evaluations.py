@@ -141,7 +141,7 @@ def next_case(evaluation: Evaluation) -> tuple[int, Case] | None:
 def has_room(evaluation: Evaluation) -> bool:
     """Whether the next run fits even if it and those in flight cost all that they may."""
     each = limits_of(evaluation.release).max_cost_micro
-    open_ = Score.objects.filter(evaluation=evaluation, measures=None).values("run_id")
+    open_ = Score.objects.filter(evaluation=evaluation, measures__isnull=True).values("run_id")
     in_flight = Run.objects.filter(pk__in=open_).exclude(state__in=TERMINAL).count()
     return spent_of(evaluation, ended=True) + (in_flight + 1) * each <= evaluation.ceiling_micro
 
@@ -191,7 +191,7 @@ def mine(evaluation: Evaluation) -> "QuerySet[Evaluation]":
 
 
 def unscored(evaluation: Evaluation) -> "QuerySet[Score]":
-    return Score.objects.filter(evaluation=evaluation, measures=None).order_by("id")
+    return Score.objects.filter(evaluation=evaluation, measures__isnull=True).order_by("id")
 
 
 def find(actor: Actor, text: str) -> Evaluation:

@@ -255,8 +255,8 @@ def of_line(line: bytes) -> Any:
         raise Refused("bad_json", f"This is not JSON: {' '.join(str(error).split())[:200]}.") from None
 
 
-def export_jsonl(suite: Suite, revision: int | None = None) -> Iterator[str]:
-    """By key, as they can be imported again."""
-    rows = as_of(suite, suite.revision if revision is None else revision).order_by("key").values_list("spec", flat=True)
-    for spec in rows.iterator(chunk_size=BATCH):
-        yield json.dumps(spec, ensure_ascii=False, separators=(",", ":")) + "\n"
+def export_jsonl(suite: Suite, revision: int, after: str = "", most: int = MOST) -> Iterator[tuple[str, str]]:
+    """(key, line) of the cases of that revision whose key comes after, by key; they can be imported again."""
+    rows = as_of(suite, revision).filter(key__gt=after).order_by("key").values_list("key", "spec")
+    for key, spec in rows[:most]:
+        yield key, json.dumps(spec, ensure_ascii=False, separators=(",", ":")) + "\n"

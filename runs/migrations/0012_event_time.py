@@ -72,11 +72,11 @@ class Migration(migrations.Migration):
             name="DeletedHistory",
             fields=[
                 ("run_id", models.UUIDField(primary_key=True, serialize=False)),
+                ("tenant_id", models.UUIDField()),
                 ("agent", models.CharField(max_length=64)),
                 ("outcome", models.CharField(max_length=24)),
                 ("ended_at", models.DateTimeField()),
                 ("deleted_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ("tenant", models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="tenants.tenant")),
             ],
             options={"verbose_name_plural": "deleted histories"},
         ),

@@ -1,10 +1,11 @@
-from .agent import Agent, ModelDefinition
+from .agent import Agent, ModelDefinition, ModelVersion
 from .call import Call
 from .draft import DraftDecision
 from .evaluation import Case, Evaluation, Score, Suite
 from .event import Event
 from .release import Release
 from .retention import DeletedHistory, Retention
+from .rollout import ReleaseMove, Rollout
 from .run import Canary, Engine, Run, RunInput
 from .step import Step
 from .switch import Switch
@@ -23,9 +24,12 @@ __all__ = [
     "Evaluation",
     "Event",
     "ModelDefinition",
+    "ModelVersion",
     "Observation",
     "Release",
+    "ReleaseMove",
     "Retention",
+    "Rollout",
     "Run",
     "RunInput",
     "Score",

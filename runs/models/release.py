@@ -17,6 +17,7 @@ class Release(models.Model):
     number = models.PositiveIntegerField()
     spec = models.JSONField()
     tools = models.JSONField()  # {tool name: version id}
+    model_versions = models.JSONField(default=dict, db_default={})  # {model name: version id}; empty: made before models had versions
     sha256 = models.CharField(max_length=64)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True)
     created_at = models.DateTimeField(db_default=Now())

@@ -25,7 +25,7 @@ class DeletedHistory(models.Model):
     """All that is left of a run. Written by `forget_runs` alone, in the statement that deletes the run's events; append only."""
 
     run_id = models.UUIDField(primary_key=True)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    tenant_id = models.UUIDField()
     agent = models.CharField(max_length=64)
     outcome = models.CharField(max_length=24)
     ended_at = models.DateTimeField()

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Now
 
 from runs.states import DUE, OWNED, RunState
@@ -110,6 +111,10 @@ class RunInput(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["input_key"], condition=~models.Q(input_key=""), name="run_input_key"),
             models.Index(fields=["retry_of"], condition=models.Q(retry_of__isnull=False), name="run_input_retry_of"),
+            *(
+                models.Index(KeyTextTransform(what, "rehearsal"), condition=models.Q(rehearsal__isnull=False), name=f"run_input_{what}")
+                for what in ("of", "rollout", "evaluation")
+            ),
         ]
 
 

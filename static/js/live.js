@@ -175,7 +175,9 @@
     state();
     if (lostAt && Date.now() - lostAt > 5000 && !doc.hidden) touch(() => true);
     const say = doc.getElementById("announce");
-    if (unsaid && say && !paused && !doc.hidden) { say.textContent = `${unsaid} new event${unsaid > 1 ? "s" : ""}`; unsaid = 0 }
+    if (!say || paused || doc.hidden) return;
+    const words = [say.dataset.next, unsaid && `${unsaid} new event${unsaid > 1 ? "s" : ""}`].filter(Boolean).join(" ");
+    if (words) { say.textContent = words; say.dataset.next = ""; unsaid = 0 }
   }, 5000);
   connect();
 })();

@@ -161,4 +161,14 @@
   }
   if (byId("tree")) layout();
   toHash();
+
+  /* two runs side by side: the button wants exactly two ticks */
+  const pick = byId("compare-runs");
+  function picked() {
+    const n = all("input[form=compare-runs]:checked").length, say = pick.querySelector("[data-picked]");
+    pick.querySelector("button").disabled = n !== 2;
+    pick.hidden = !n;
+    say.textContent = n === 1 ? "Tick one more run." : n > 2 ? `${n} are ticked; two can be compared.` : "";
+  }
+  if (pick) { doc.addEventListener("change", e => { if (e.target.matches("[form=compare-runs]")) picked() }); doc.addEventListener("htmx:after:swap", picked); picked() }
 })();

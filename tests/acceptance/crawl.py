@@ -29,7 +29,8 @@ from tenants.models import Member
 from tenants.roles import SCOPES, may
 from tests.runtime.furnished import furnish, models
 PREFIX = {"run": "agt", "approvals_approval": "apr", "runs_unknownwrite": "unk", "runs_switch": "swi", "console_delivery": "msg",
-          "approvals_standinggrant": "grt", "console_policybacktest": "pbt"}
+          "approvals_standinggrant": "grt", "console_policybacktest": "pbt", "runs_evaluation": "evl",
+          "console_incident": "inc"}
 def told(made):
     people = {"viewer": made.viewer, "operator": made.world.operator, "approver": made.world.approver, "admin": made.admin}
     access = {}
@@ -93,11 +94,14 @@ def area_of(pattern: str) -> str:
 IDS = {
     "run_id": "run", "approval_id": "approvals_approval", "unknown_id": "runs_unknownwrite", "switch_id": "runs_switch",
     "delivery_id": "console_delivery", "grant_id": "approvals_standinggrant", "backtest_id": "console_policybacktest",
+    "evaluation_id": "runs_evaluation",
+    "incident_id": "console_incident",
 }  # fmt: skip
-NUMBERS = {"delegation_id": "approvals_delegation", "breaker_id": "tools_breaker"}
+NUMBERS = {"delegation_id": "approvals_delegation", "breaker_id": "tools_breaker", "entry_id": "tenants_auditentry"}
 NAMES = {  # beginning of the address -> the name that the furnished tenant has there
     "/api/v1/tools/": "{word}_tool", "/tools/-/rules/of/": "{word}", "/tools/": "{word}_tool", "/api/v1/agents/": "{word}-agent",
     "/api/v1/groups/": "{word}", "/api/v1/channels/": "{word}", "/channels/": "{word}", "/api/v1/rules/": "{word}",
+    "/api/v1/detectors/": "tool_errors",
 }  # fmt: skip
 ASKED_WITH = {"/api/v1/rules/<": "?tenant={word}", "/tools/-/rules/of/<": "?tenant={word}"}  # a name that holds in one scope
 INSTALLATION = ("/api/v1/models/", "/models/")  # everybody's: there is no foreign one
@@ -152,6 +156,8 @@ def values_of(route: Route, place: str, owner: dict[str, Any]) -> list[tuple[str
         return [(one, one) for one in WORDS[place]]
     if route.area == "admin":
         return admin_values(route, place, owner)
+    if place == "key":
+        return [(owner["word"], "nobody")]
     if place == "name":
         return names(route.pattern, owner["word"])
     raise KeyError(f"{route.pattern}: no sample for <{place}>")

@@ -20,8 +20,9 @@ PAGES = (
     "/runs/{asking}/", "/approvals/{budget}/", "/approvals/{budget}/?confirm=approve",
     "/tools/-/matrix/", "/tools/-/matrix/?tenant=acme&tool=create_ticket&agent=support-triage", "/tools/-/rules/",
     "/tools/-/rules/of/no-exfiltration/?tenant=-", "/tools/-/versions/?tenant=-&to=1", "/tools/create_ticket/what-if/",
-    "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/",
+    "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/", "/metric-definitions/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
+    "/changes/", "/audit/",
 )  # fmt: skip
 TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}
 SHIFTS = """

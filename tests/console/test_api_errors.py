@@ -25,7 +25,7 @@ from approvals.models import Delegation, StandingGrant
 from console import errors, urls
 from console.api import urls as api_urls
 from console.asgi import application
-from console.models import Delivery
+from console.models import Delivery, Incident
 from runs.models import Run, Switch, UnknownWrite
 from tenants.actors import Actor
 from tests.runtime.waiting import DIGEST, World, add_call, make_world, person, waiting
@@ -241,6 +241,11 @@ SEEDS: dict[str, list[Any]] = {
     "unknowns/<str:unknown_id>/resolve": [{"result": "applied", "evidence": "seen", "resend": False}],
     "switches": [{"scope": "tenant", "tenant": "acme", "then": "pause", "reason": "r", "drill": True}],
     "switches/<str:switch_id>/lift": [{"reason": "r", "per_second": 1}],
+    "incidents": [{"title": "t", "severity": "minor", "subject": {"tool": "create_ticket"}, "chart": "tool_errors", "text": "x"}],
+    "incidents/<str:incident_id>/assign": [{"to": "ann-acme"}],
+    "incidents/<str:incident_id>/severity": [{"severity": "minor"}],
+    "detectors/<str:name>": [{"kind": "tool_errors", "parameters": {"threshold": 0.5, "minimum": 3}, "tenants": ["acme"], "reason": "r"}],
+    "detectors/<str:name>/backtest": [{"days": 3, "parameters": {"threshold": 0.5}}],
     "tools/<str:name>": [TOOL | {"retry": {"max_attempts": 2, "backoff_ms": [1]}, "output_schema": {"type": "object"}, "labels": ["a"]}],
     "agents/<str:name>": [{"tenants": ["acme"]}],
     "agents/<str:name>/releases": [RELEASE | {"budget": {"max_cost_usd": "0.1"}, "deadlines": {"run_s": 1}}],
@@ -306,10 +311,12 @@ def others(world: World, root: Actor) -> dict[str, str]:
     grant = StandingGrant.objects.create(tenant=world.tenant, created_by=root.user, **place)
     switch = Switch.objects.create(scope="tenant", tenant=world.tenant, drill=True, reason="r", by=root.user)
     breaker = Breaker.objects.create(tenant=world.tenant, host_port="127.0.0.1:1")
+    incident = Incident.objects.create(tenant=world.tenant, title="t", severity="minor")
     version = PolicyVersion.objects.create(tenant=None, number=1, document={"permissions": [], "rules": []}, changed_by="root")
     return {
         "delivery_id": str(delivery), "delegation_id": str(delegation.pk), "grant_id": str(grant), "switch_id": str(switch),
-        "breaker_id": str(breaker.pk), "number": str(version.number), "backtest_id": "bkt_x", "step": "1", "ord": "2",
+        "breaker_id": str(breaker.pk), "number": str(version.number), "incident_id": str(incident), "backtest_id": "bkt_x", "step": "1", "ord": "2",
+        "evaluation_id": "evl_x", "key": "x",
     }  # fmt: skip
 
 

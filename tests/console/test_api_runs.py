@@ -392,7 +392,24 @@ SCOPED = [
     ("PUT", "/agents/x", "config:write"),
     ("POST", "/agents/x/releases", "config:write"),
     ("POST", "/releases/rel_x/promote", "config:write"),
+    ("POST", "/releases/rel_x/evaluate", "config:write"),
     ("POST", "/config/apply", "config:write"),
+    ("GET", "/audit", "audit:read"),
+    ("GET", "/changes", "config:read"),
+    ("GET", "/suites", "config:read"),
+    ("GET", "/suites/x", "config:read"),
+    ("PUT", "/suites/x", "config:write"),
+    ("GET", "/suites/x/cases", "config:read"),
+    ("GET", "/suites/x/cases/x", "config:read"),
+    ("PUT", "/suites/x/cases/x", "config:write"),
+    ("DELETE", "/suites/x/cases/x", "config:write"),
+    ("POST", "/suites/x/import", "config:write"),
+    ("GET", "/suites/x/export", "config:read"),
+    ("POST", "/suites/x/from-run", "config:write"),
+    ("GET", "/evaluations", "config:read"),
+    ("GET", "/evaluations/x", "config:read"),
+    ("POST", "/evaluations/x/cancel", "config:write"),
+    ("GET", "/scores", "runs:read"),
     ("GET", "/ceilings", "config:read"),
     ("PUT", "/ceilings", "config:write"),
     ("GET", "/unknowns", "runs:read"),
@@ -429,6 +446,20 @@ SCOPED = [
     ("POST", "/switches", "runs:write"),
     ("GET", "/switches/x", "runs:read"),
     ("POST", "/switches/x/lift", "runs:write"),
+    ("GET", "/incidents", "runs:read"),
+    ("POST", "/incidents", "incidents:write"),
+    ("GET", "/incidents/summary", "runs:read"),
+    ("GET", "/incidents/x", "runs:read"),
+    ("POST", "/incidents/x/acknowledge", "incidents:write"),
+    ("POST", "/incidents/x/assign", "incidents:write"),
+    ("POST", "/incidents/x/note", "incidents:write"),
+    ("POST", "/incidents/x/severity", "incidents:write"),
+    ("POST", "/incidents/x/resolve", "incidents:write"),
+    ("POST", "/incidents/x/reopen", "incidents:write"),
+    ("GET", "/detectors", "config:read"),
+    ("GET", "/detectors/x", "config:read"),
+    ("PUT", "/detectors/x", "config:write"),
+    ("POST", "/detectors/x/backtest", "config:read"),
     ("POST", "/tools/x/classify", "config:write"),
     ("POST", "/tools/x/accept", "config:write"),
     ("POST", "/tools/x/reject", "config:write"),
@@ -438,6 +469,8 @@ SCOPED = [
     ("GET", "/models/x", "config:read"),
     ("GET", "/breakers", "config:read"),
     ("POST", "/breakers/x", "runs:write"),
+    ("GET", "/metrics/summary", "metrics:read"),
+    ("GET", "/metrics/series", "metrics:read"),
     ("GET", "/rules", "config:read"),
     ("GET", "/rules/x", "config:read"),
     ("PUT", "/rules/x", "config:write"),
@@ -458,7 +491,7 @@ SCOPED = [
 @pytest.mark.parametrize(("method", "route", "scope"), SCOPED)
 def test_a_key_without_the_scope_is_refused_and_told_which(world: World, method: str, route: str, scope: str) -> None:
     run, approval = waiting(world)
-    narrow = caller(world.approver, "metrics:read")
+    narrow = caller(world.approver, "metrics:read" if scope != "metrics:read" else "runs:read")
     place = {"run": run.run_id, "approval": approval.approval_id, "unknown": unknown(run).unknown_id}
     answer = narrow(method, route.format(**place), BODIES.get(route))
     assert refusal(answer) == (403, "scope_missing") and answer.json()["scope"] == scope

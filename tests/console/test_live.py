@@ -140,7 +140,7 @@ async def test_the_list_of_runs_tells_of_each_run_that_moved_with_the_counts(wor
         await soon(first)
         got += await page.until(lambda m: m.get("k") == "run" and m["d"]["id"] == first.run_id)
     new = next(m for m in got if m.get("k") == "run")
-    assert new["d"] | {"state": "queued", "agent": "support-triage", "counts": {"approvals": 0, "runs": 2}} == new["d"]
+    assert new["d"] | {"state": "queued", "agent": "support-triage", "counts": {"approvals": 0, "runs": 2, "incidents": 0}} == new["d"]
     assert got[-1]["v"] == 2
     numbers = [m["seq"] for m in said + got]
     assert numbers == sorted(set(numbers))
@@ -156,7 +156,7 @@ async def test_the_list_of_approvals_tells_of_a_request_and_of_its_end(world: wa
         decided = (await page.until(lambda m: m.get("k") == "approval" and m["d"]["state"] != "pending"))[-1]
     assert asked["d"] == {
         "id": approval.approval_id, "run_id": run.run_id, "state": "pending", "agent": "support-triage", "tool": "create_ticket",
-        "risk": "normal", "counts": {"approvals": 1, "runs": 1},
+        "risk": "normal", "counts": {"approvals": 1, "runs": 1, "incidents": 0},
     }  # fmt: skip
     assert (decided["d"]["state"], decided["d"]["counts"]["approvals"]) == ("approved", 0)
     assert decided["v"] > asked["v"]
@@ -180,7 +180,7 @@ async def test_a_list_is_fetched_again_after_a_gap_unless_nothing_moved(world: w
     await soon(run)
     async with site.open(world.operator) as page:
         reset, counts = await page.follow("runs", runs=last)
-    assert (reset["op"], reset["topic"], counts["d"]) == ("reset", "runs", {"counts": {"approvals": 0, "runs": 1}})
+    assert (reset["op"], reset["topic"], counts["d"]) == ("reset", "runs", {"counts": {"approvals": 0, "runs": 1, "incidents": 0}})
     assert last < reset["seq"] < counts["seq"]
 
 

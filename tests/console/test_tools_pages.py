@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from console.histograms import ERROR
 from runs.models import Run
 from tenants import controls
 from tenants.actors import Actor
@@ -71,7 +72,7 @@ def test_a_tool_shows_its_error_rate_and_p95_of_the_tenants_calls(world: World) 
     called(other, 1, state="failed_not_applied", error_class="timeout")
     row = rows(browser(world.operator))["search_docs"]
     assert (row["health"].calls, row["error_percent"], row["high"]) == (4, "25%", True)
-    assert row["health"].p95_ms == pytest.approx(440)
+    assert row["health"].p95_ms == pytest.approx(500, rel=ERROR)
     assert rows(browser(world.operator))["create_ticket"]["health"] is None
 
 
@@ -161,9 +162,9 @@ def test_the_pages_cost_the_same_few_queries_however_much_there_is(world: World,
         catalog.put(None, f"tool{n}", ToolSpec.model_validate(BLOCK))
         permissions.set_permission(None, "create_ticket", world.tenant, decision="ask", agent=f"agent{n}")
     client = browser(world.operator)
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(11):
         client.get("/tools/")
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(16):
         client.get("/tools/create_ticket/")
 
 

@@ -12,10 +12,11 @@ from django.db.models import Field, ForeignKey, Model
 from django.utils import timezone
 
 from approvals.models import Approval, ApprovalDecision
+from console.database import BY_TRIGGERS
 from console.models import Channel
 from console.row_security import GUARDED
 from runs.intake import Order, submit
-from runs.models import Agent, Call, Run, Step
+from runs.models import Agent, Call, Release, Run, Step, Suite
 from runs.states import CallState, RunState
 from tenants import controls, credentials
 from tenants.ids import new_id
@@ -69,7 +70,8 @@ def furnish(word: str) -> Furnished:
     controls.ensure(world.tenant)
     made = Furnished(world, word, person(world.tenant, f"ada-{word}", "admin"), person(world.tenant, f"vic-{word}", "viewer"))
     User.objects.filter(username__endswith=f"-{word}").update(is_staff=True, first_name=word, email=f"{word}@example.com")
-    made.known |= {Tenant: world.tenant, User: world.operator.user, Tool: tool(word)}
+    made.known |= {Tenant: world.tenant, User: world.operator.user, Tool: tool(word), Release: world.agent.live}
+    made.known[Suite] = Suite.objects.create(name=word, description=word, tenants=[word], revision=1)
     make_runs(made)
     for table, model in models().items():
         made.known[model] = last_of(made, model) or fill(made, table, model)
@@ -126,7 +128,8 @@ def arguments(word: str) -> bytes:
 
 def fill(made: Furnished, table: str, model: type[Model]) -> Any:
     given = {each.attname: value for each in model._meta.concrete_fields if (value := filled(made, each)) is not None}
-    return model._default_manager.create(**given | fixed(made).get(table, {}))
+    rows = model._default_manager.using("owner" if table in BY_TRIGGERS else "default")
+    return rows.create(**given | fixed(made).get(table, {}))
 
 
 def last_of(made: Furnished, model: type[Model]) -> Any:
@@ -177,7 +180,11 @@ def fixed(made: Furnished) -> dict[str, dict[str, Any]]:
             "log": [{"at": "2026-01-02T03:04:05.678Z", "status": 500, "error": word, "ms": 9}],
             "channel_id": getattr(made.known.get(Channel), "pk", None),
         },
+        "console_incident": {"subject": {"tool": f"{word}_tool"}, "runbook": word},
         "console_policybacktest": {"proposal": proposal, "days": 7, "state": "failed", "result": {"error": word}},
+        "runs_case": {"key": word, "spec": {"key": word, "input": {"text": word}}},
+        "runs_evaluation": {"state": "done", "result": {"message": word}},
+        "runs_score": {"measures": {"steps": {"value": 1, "n": 1, "at": ["1"], "names": [word]}}},
         "runs_draftdecision": {"step": 1, "ord": 9, "verdict": "dismissed"},
         "runs_switch": {"scope": "tenant", "drill": True},
         "runs_unknownwrite": {"step": 1, "ord": 2, "tool": f"{word}_tool", "run_id": made.runs["ended"].id, "evidence": word},

@@ -109,7 +109,7 @@ def test_without_sealing_keys_one_is_made_once_and_kept_for_its_owner_only(setti
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
-        seen = set(pool.map(lambda _: credentials._kept(tmp_path / "sealing"), range(64)))
+        seen = set(pool.map(lambda _: credentials.kept_key(tmp_path / "sealing"), range(64)))
     assert len(seen) == 1
 
 

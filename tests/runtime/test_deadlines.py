@@ -140,6 +140,7 @@ async def test_the_engine_has_the_deadline_of_the_database_however_long_it_took_
     assert ask.send_deadline is not None and ask.send_deadline <= done.deadline_at + MARGIN
 
 
+@pytest.mark.forged("no engine parked these runs")
 @pytest.mark.parametrize("state", ["waiting_approval", "needs_reconciliation", "waiting_budget", "paused"])
 async def test_a_run_that_waits_for_people_is_not_ended_by_its_old_deadline(world: World, state: str) -> None:
     """Its clock stands still, so no engine may take it however long ago the deadline was."""

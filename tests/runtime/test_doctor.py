@@ -41,6 +41,8 @@ def event(name: str, where: str) -> str:
     return f"update event set kind = 'plan_decided' where run_id = %({name})s and {where}"
 
 
+HOUR = "statement_timestamp() - interval '1 hour'"
+TELEMETRY = "insert into console_telemetryexport(name, floor, batch, failures, dropped_at)"
 WAITS_NO_MORE = "state = 'paused'"
 OWN = "state = 'running', owner = '00000000-0000-0000-0000-00000000000a'"
 BREAKS = {
@@ -83,6 +85,8 @@ BREAKS = {
     "foreign_tenant": "update step set tenant_id = run_id where run_id = %(done)s",
     "audit_chain_broken": "update tenants_audithead set seq = seq + 1",
     "jobs_silent": "delete from runs_canary",
+    "telemetry_behind": f"{TELEMETRY} values ('otlp', {HOUR}, 1, 3, null); {run('done', f'ended_at = {HOUR}')}",
+    "telemetry_dropped": f"{TELEMETRY} values ('otlp', {LATE}, 1, 0, {LATE})",
     "serving_role_too_strong": "",  # a setting, see below
     "web_sees_all_tenants": "",  # so is this
     "tenants_unguarded": "alter table run disable row level security",
@@ -153,6 +157,7 @@ def found_after(statement: str, runs: dict[str, Any]) -> set[str]:
     return found
 
 
+@pytest.mark.forged("damage of every kind")
 @pytest.mark.mission("X1")
 async def test_nothing_is_wrong_after_real_runs_and_each_kind_of_damage_has_its_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = await worked(world)

@@ -13,6 +13,8 @@ from runs.engine.statements import REGISTER
 
 from .world import World
 
+pytestmark = pytest.mark.forged("entries of no run that is driven")
+
 
 class Lossy(Journal):
     """Loses the connection after the commit and before the answer was read, now and then."""
