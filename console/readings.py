@@ -18,7 +18,7 @@ from .models import CallHour, FoldedHour, RunHour
 from .rollups import HOUR, hour_of, hours_between, measure
 
 Scope = UUID | None  # a tenant, or None: all of them
-RAW_MOST = 500  # runs that are counted while a page waits: a few hundredths of a second
+RAW_MOST = 200  # runs that are counted while a page waits: a few hundredths of a second
 FEW = """
 select count(*) from (select from run r where {scope} r.id >= %(first)s and r.created_at >= %(since)s and r.created_at < %(until)s
   limit %(most)s) few

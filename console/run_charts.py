@@ -1,7 +1,8 @@
 """The charts of runs: what became of them, how long, how dear, how far. Stretches of figures in, charts out. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 from runs.states import TERMINAL, Outcome, RunState
 
@@ -19,6 +20,7 @@ OPEN = ",".join(state.value for state in RunState if state not in TERMINAL)
 RETRY_LOOKS = (("--c2", ""), ("--c5", "/"), ("--c4", "x"), ("--c6", "."), ("--c1", "\\"))
 OTHERS = "Others"
 NO_RUN = "no run has ended"
+NOT_ENDED = "No run has ended yet"
 GOOD = (Outcome.COMPLETED, Outcome.COMPLETED_DEGRADED)
 FAULTS = tuple(name for name in Outcome if name not in (*GOOD, *LIMITED, Outcome.CANCELLED))  # what a run fails with
 
@@ -40,8 +42,15 @@ class Drawn:
     def links(self, **more: str) -> list[str]:
         return charts.linked(self.window, self.runs_url, {**self.query, **more})
 
+    def lines(self, data: Sequence[charts.Figure], empty: str, **layout: Any) -> charts.Figure:
+        """Lines over time; `empty` where none of them has a point."""
+        known = any(y is not None for trace in data for y in trace["y"])
+        return over(self.window, data, **layout) if known else charts.nothing(empty)
+
     def chart(self, key: str, title: str, figure: charts.Figure, words: str, value: str, unit: str, legend: bool = False) -> Chart:
-        """One over time: its places lead to their runs, and it shows what changed."""
+        """One over time: its places lead to their runs, and it shows what changed. An empty one has neither."""
+        if not figure["data"][0]["x"]:
+            return Chart(key, title, figure, words, value, unit)
         full = charts.marked({"links": self.links(), **figure}, self.markers)
         return Chart(key, title, full, words, value, unit, legend, self.window.writes)
 
@@ -94,7 +103,7 @@ def success(drawn: Drawn) -> Chart:
     words = course("Success rate", points, percent, 0.02, drawn.ended, NO_RUN)
     rate = drawn.whole.success_rate
     data = [line(drawn.window, in_percent(points), "Success rate", "--c3")]
-    figure = over(drawn.window, data, yaxis={"ticksuffix": "%", "range": [0, 104]})
+    figure = drawn.lines(data, NOT_ENDED, yaxis={"ticksuffix": "%", "range": [0, 104]})
     return drawn.chart("success", "Success rate", figure, words, percent(rate) if rate is not None else "–", "of runs that ended")
 
 
@@ -106,7 +115,7 @@ def durations(drawn: Drawn) -> Chart:
         line(drawn.window, [y for _, y in slow], "p95", "--c2"),
         line(drawn.window, [y for _, y in middle], "median", "--c1", "dot"),
     ]
-    figure = over(drawn.window, data, yaxis={"ticksuffix": "s"})
+    figure = drawn.lines(data, NOT_ENDED, yaxis={"ticksuffix": "s"})
     return drawn.chart("durations", "Duration", figure, words, duration(charts.seconds(drawn.whole.p95_ms)), "p95", legend=True)
 
 
@@ -116,7 +125,7 @@ def costs(drawn: Drawn) -> Chart:
     known = [value for _, value in points if value is not None]
     words = course("Cost per successful run", points, micros, 0.1 * max(known, default=0), drawn.ended, "no run has succeeded")
     data = [line(drawn.window, [None if y is None else round(y / 1e6, 6) for _, y in points], "Cost per success", "--c1")]
-    figure = over(drawn.window, data, yaxis={"tickprefix": "$"}, margin=charts.WIDE)
+    figure = drawn.lines(data, "No run has succeeded yet", yaxis={"tickprefix": "$"}, margin=charts.WIDE)
     paid = drawn.whole.cost_per_success
     unit = "or more" if drawn.whole.partial else "each"
     return drawn.chart("costs", "Cost per successful run", figure, words, "–" if paid is None else micros(paid), unit)
@@ -127,7 +136,7 @@ def steps(drawn: Drawn) -> Chart:
     rows = step_bars(drawn.whole.steps)
     title = "Steps per run"
     if not rows:
-        return Chart("steps", title, charts.nothing("No run has ended yet"), f"{title}: {NO_RUN}.", "–", "median")
+        return Chart("steps", title, charts.nothing(NOT_ENDED), f"{title}: {NO_RUN}.", "–", "median")
     middle, most = drawn.whole.steps_p50 or 0, max(rows, key=lambda row: row[1])
     bar = {"type": "bar", "name": "Runs", "x": [name for name, _ in rows], "y": [many for _, many in rows], "marker": {"color": "--c1"}}
     layout = {"xaxis": {"type": "category", "nticks": 12}, **charts.whole(most[1])}
@@ -162,8 +171,7 @@ def retries(drawn: Drawn) -> Chart:
     rate, said = drawn.whole.retry_rate, parts([(name, sum(drawn.whole.retry_classes[one] for one in names)) for name, names in groups])
     words = peak("Retries", drawn.points(lambda made: sum(made.retry_classes.values())), lambda n: f"{n:,.0f}", said)
     value = percent(rate) if rate is not None else "–"
-    made = drawn.chart("retries", title, figure, words, value, "of calls sent again", legend=bool(data))
-    return made if data else replace(made, figure=figure)
+    return drawn.chart("retries", title, figure, words, value, "of calls sent again", legend=True)
 
 
 def share(made: Figures, names: Sequence[str]) -> float:
@@ -186,7 +194,7 @@ def troubles(drawn: Drawn) -> Chart:
     words = f"Limits, fallbacks and policy: {', '.join(said)} of {drawn.ended}." if said else f"Limits, fallbacks and policy: {NO_RUN}."
     worst = max((rate for _, value, _, _ in TROUBLES if (rate := value(drawn.whole)) is not None), default=None)
     value = "–" if worst is None else percent(worst)
-    figure = over(drawn.window, data, yaxis={"ticksuffix": "%"})
+    figure = drawn.lines(data, NOT_ENDED, yaxis={"ticksuffix": "%"})
     return drawn.chart("troubles", "Limits, fallbacks, policy", figure, words, value, "at most", legend=True)
 
 

@@ -62,8 +62,6 @@ def errors(drawn: Drawn, by_class: Mapping[str, Sequence[float]]) -> Chart:
     none = "No call failed" if any(value is not None for value in rates) else "It was not called"
     figure = over(drawn.window, data, barmode="stack", yaxis={"ticksuffix": "%"}) if data else charts.nothing(none)
     value = percent(rate) if rate is not None else "–"
-    if not data:
-        return Chart("errors", title, figure, words, value, "of calls", writes=drawn.window.writes)
     return drawn.chart("errors", title, figure, words, value, "of calls", legend=True)
 
 
@@ -91,7 +89,9 @@ def latency(drawn: Drawn) -> Chart:
     ]
     whole = quantile_s(drawn.whole.latency_ms, 0.95)
     value = "–" if whole is None else milliseconds(whole * 1000)
-    return drawn.chart("latency", "Latency", over(drawn.window, data, yaxis={"ticksuffix": "s"}), words, value, "p95", legend=True)
+    return drawn.chart(
+        "latency", "Latency", drawn.lines(data, "It was not called", yaxis={"ticksuffix": "s"}), words, value, "p95", legend=True
+    )
 
 
 def repeats(drawn: Drawn) -> Chart:
@@ -99,7 +99,8 @@ def repeats(drawn: Drawn) -> Chart:
     points = drawn.points(lambda made: made.retry_rate)
     words = course("Calls sent again", points, percent, 0.02, counted(drawn.whole.calls, "call"), NOT_CALLED)
     rate = drawn.whole.retry_rate
-    figure = over(drawn.window, [line(drawn.window, in_percent(points), "Sent again", "--c4")], yaxis={"ticksuffix": "%"})
+    data = [line(drawn.window, in_percent(points), "Sent again", "--c4")]
+    figure = drawn.lines(data, "It was not called", yaxis={"ticksuffix": "%"})
     return drawn.chart("repeats", "Retries", figure, words, percent(rate) if rate is not None else "–", "of calls sent again")
 
 

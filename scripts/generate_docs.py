@@ -186,7 +186,7 @@ Background jobs count each hour from the rows of its runs, calls, events and app
 release, and for each model and tool that was called. An hour is always counted anew and replaced whole: the one that runs now every 15
 seconds, an older one when something happens to one of its runs (a run that ends hours later is counted where it started), and each hour
 of the last week once in a while. Until an hour was counted, and for the one that runs now, a page counts from the rows while these are few
-(500 runs), else it shows what was counted last; `as_of` says when that was.
+(200 runs), else it shows what was counted last; `as_of` says when that was.
 
     python manage.py rollups --since 2026-05-01T00:00:00Z --until 2026-05-08T00:00:00Z
 

@@ -33,11 +33,11 @@ from .run_detail import args_value, parsed
 from .session import signed_in
 
 JSON = dict[str, Any]
-WORDS = {  # kind of a row -> (icon, word, tone)
-    "same": ("check", "Same", "idle"),
-    "changed": ("pencil", "Changed", "wait"),
-    "left": ("minus", "Only in A", "fail"),
-    "right": ("plus", "Only in B", "ok"),
+WORDS = {  # kind of a row -> (icon, word, tone, word after a number)
+    "same": ("check", "Same", "idle", "same"),
+    "changed": ("pencil", "Changed", "wait", "changed"),
+    "left": ("minus", "Only in A", "fail", "only in A"),
+    "right": ("plus", "Only in B", "ok", "only in B"),
 }
 
 

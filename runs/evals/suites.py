@@ -16,6 +16,7 @@ from runs.spec import Name
 from tenants import audit
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
+from tenants.ids import new_id
 from tenants.models import User
 from tools.canonical import dumps
 from tools.catalog import need_platform_admin
@@ -99,8 +100,18 @@ def put_cases(actor: Actor | None, suite: Suite, specs: list[CaseSpec], *, prune
     revision = held.revision + 1
     Case.objects.filter(pk__in=[now[key].pk for key in (*fresh, *gone) if key in now]).update(until=revision)
     versions = last_versions(held, list(fresh))
+    ids = iter(sorted(new_id() for _ in fresh))  # in the order in which they were given
     rows = [
-        Case(suite=held, key=key, version=versions.get(key, 0) + 1, since=revision, spec=wanted[key][0], sha256=sha, added_by=who(actor))
+        Case(
+            id=next(ids),
+            suite=held,
+            key=key,
+            version=versions.get(key, 0) + 1,
+            since=revision,
+            spec=wanted[key][0],
+            sha256=sha,
+            added_by=who(actor),
+        )
         for key, sha in fresh.items()
     ]
     for row in rows:

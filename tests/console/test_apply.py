@@ -449,7 +449,7 @@ def test_the_command_prints_what_the_lint_says_below_the_tool_it_says_it_of(
     assert capsys.readouterr().out == "Applied: 1 unchanged.\n"
 
 
-@pytest.mark.parametrize("text", ["tenants: [", "suites: [{name: r}]", "colour: red"])
+@pytest.mark.parametrize("text", ["tenants: [", "suites: [{colour: r}]", "colour: red"])
 def test_the_command_fails_with_one_line_that_says_why(db: None, tmp_path: Path, text: str) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)

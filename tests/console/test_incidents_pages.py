@@ -43,9 +43,9 @@ def test_the_list_shows_what_is_live_and_how_long_people_take(trouble: Trouble) 
     page = shown(client, "/incidents/")
     assert "create_ticket fails too often" in page and "In the last 30 days 1 opened, 0 by detectors" in page
     assert "Open incident" not in page
-    for query, there in (("?severity=major", True), ("?severity=minor", False), ("?owner=nobody", True), ("?tool=create_ticket", True),
-                         ("?state=resolved", False), ("?state=all&agent=support-triage", True), ("?detector=tool_errors", False)):  # fmt: skip
-        assert ("fails too often" in shown(client, f"/incidents/{query}")) is there, query
+    found = ("severity=major", "owner=nobody", "tool=create_ticket", "state=all&agent=support-triage")
+    for query in (*found, "severity=minor", "state=resolved", "detector=tool_errors"):
+        assert ("fails too often" in shown(client, f"/incidents/?{query}")) is (query in found), query
     book.resolve(trouble.people["operator"], trouble.incident)
     page = shown(client, "/incidents/")
     assert "Nothing is wrong that a detector or a person has seen" in page and "it was over" not in page
@@ -61,17 +61,17 @@ def test_another_tenants_incident_is_not_there(trouble: Trouble) -> None:
 
 
 def test_the_page_has_evidence_runbook_runs_actions_and_one_log(trouble: Trouble) -> None:
-    Incident.objects.filter(pk=trouble.incident.pk).update(
-        evidence={
-            "metric": "Error rate", "unit": "share", "threshold": 0.2, "window": {"until": "2026-11-23T10:00:00Z", "value": 0.44},
-            "series": [{"at": "2026-11-23T09:00:00Z", "value": 0.01, "n": 40}],
-            "changes": [{"at": "2026-11-23T09:30:00Z", "by": "root", "action": "release.promoted", "kind": "agent", "id": "support-triage"}],
-        }
-    )  # fmt: skip
+    promoted = {"at": "2026-11-23T09:30:00Z", "by": "root", "action": "release.promoted", "kind": "agent", "id": "support-triage"}
+    evidence = {
+        "metric": "Error rate", "unit": "share", "threshold": 0.2, "window": {"until": "2026-11-23T10:00:00Z", "value": 0.44},
+        "series": [{"at": "2026-11-23T09:00:00Z", "value": 0.01, "n": 40}], "changes": [promoted],
+    }  # fmt: skip
+    Incident.objects.filter(pk=trouble.incident.pk).update(evidence=evidence)
     page = shown(browser(trouble.people["operator"]), url(trouble))
     assert "Error rate over the day before: from 1.0% to 44%, 44% at the end. The threshold is 20%." in page
     assert '"y": [1.0, 44.0]' in page and "support-triage promoted" in page
     assert "Runbook: The desk is down" in page and "desk-is-down v1 @ " in page and "0 of 3" in page
+    open("/tmp/runbooks/p.html","w").write(page)
     assert "Ask before create_ticket" in page and "This belongs to the installation: a platform admin changes it." in page
     assert trouble.world.tenant.slug in page and "1 run hit, 1 still live" in page
     assert "Undo their writes" in page
@@ -88,14 +88,8 @@ def test_people_work_on_it_and_everything_is_in_the_log(trouble: Trouble) -> Non
     assert post(trouble, "operator", "tick", step="1", done="1").status_code == 302
     assert post(trouble, "approver", "resolve", text="cleaned up").status_code == 302
     page = shown(browser(trouble.people["viewer"]), url(trouble))
-    for words in (
-        "acknowledged it",
-        "the disk &lt;b&gt;is&lt;/b&gt; full",
-        "U+202E",
-        "assigned it to abe-acme",
-        "did step 1",
-        "cleaned up",
-    ):
+    said = ("acknowledged it", "the disk &lt;b&gt;is&lt;/b&gt; full", "U+202E", "assigned it to abe-acme", "did step 1", "cleaned up")
+    for words in said:
         assert words in page, words
     assert trouble.fresh().state == "resolved"
     assert post(trouble, "operator", "reopen").status_code == 302
@@ -107,6 +101,7 @@ def test_a_tick_says_who_and_when_and_is_taken_off_again(trouble: Trouble) -> No
     answer = client.post(url(trouble), {"act": "tick", "step": "2", "done": "1"}, headers=HTMX)
     assert (answer.status_code, answer.headers["HX-Trigger"]) == (204, '{"sb:decided": {"topic": "incidents"}}')
     part = shown(client, url(trouble, "?part=runbook"))
+    open("/tmp/runbooks/q.html","w").write(part)
     assert "1 of 3" in part and "ann-acme" in part and part.count("checked") == 1
     client.post(url(trouble), {"act": "tick", "step": "2"}, headers=HTMX)
     assert "0 of 3" in shown(client, url(trouble, "?part=runbook"))
@@ -195,6 +190,7 @@ def test_the_library_lists_what_the_tenant_sees(trouble: Trouble) -> None:
 
 
 def test_detectors_are_shown_and_platform_admins_switch_them(trouble: Trouble) -> None:
+    shelf.load_files()
     operator, root = browser(trouble.people["operator"]), browser(trouble.people["root"])
     assert "from 20% in 10 minutes" in shown(operator, "/detectors/")
     page = shown(operator, "/detectors/tool_errors/")
@@ -208,9 +204,8 @@ def test_detectors_are_shown_and_platform_admins_switch_them(trouble: Trouble) -
 
 def test_what_strangers_wrote_is_escaped_everywhere(trouble: Trouble) -> None:
     bad = "<script>alert(1)</script>"
-    opening = Opening(
-        trouble.world.tenant.pk, bad, "minor", bad, {"tool": bad}, evidence={"metric": bad, "series": [{"at": bad, "value": 1}]}
-    )
+    evidence = {"metric": bad, "series": [{"at": bad, "value": 1}]}
+    opening = Opening(trouble.world.tenant.pk, bad, "minor", bad, {"tool": bad}, evidence=evidence)
     incident = book.by_hand(trouble.people["operator"], opening, trouble.incident.opened_at)
     book.note(trouble.people["operator"], incident, bad)
     client = browser(trouble.people["root"])

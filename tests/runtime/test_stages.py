@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db.models.functions import Now
+from django.db.models import F
 
 from runs import canaries, releases, shadows, stages
 from runs import catalog as models
 from runs.models import Agent, Call, Release, ReleaseMove, Rollout, Run, RunInput
 from runs.rehearsing import same_question
+from runs.spec import ReleaseSpec, limits
 from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import AuditEntry, User
@@ -76,10 +78,11 @@ def ended(world: World, release: Release, count: int, *, bad: int = 0, steps: in
         for _ in range(count)
     ]  # fmt: skip
     Run.objects.bulk_create(made)
-    RunInput.objects.bulk_create([RunInput(run=run, text="x", limits={"max_steps": 12}) for run in made])
+    within = limits(ReleaseSpec.model_validate(release.spec)).model_dump(mode="json")
+    RunInput.objects.bulk_create([RunInput(run=run, text="x", limits=within) for run in made])
     ids = [run.id for run in made]
     Run.objects.filter(id__in=ids).update(state="running", owner="01890000-0000-7000-8000-000000000000")
-    over = {"owner": None, "ended_at": Now()}
+    over = {"owner": None, "ended_at": F("created_at") + timedelta(seconds=2)}
     Run.objects.filter(id__in=ids[:bad]).update(state="failed", outcome="tool_error", **over)
     Run.objects.filter(id__in=ids[bad:]).update(state="succeeded", outcome="completed", **over)
 
