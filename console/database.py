@@ -21,6 +21,7 @@ APPEND_ONLY = (
     "tenants_auditlink",
     "tenants_auditcheckpoint",
     "console_runbookversion",
+    "console_incidententry",
 )
 BY_TRIGGERS = ("tenants_auditlink", "tenants_audithead", "tenants_auditnote", "runs_deletedhistory")  # nobody who serves writes them
 

@@ -5,7 +5,7 @@ No transaction and no cursor is held between pages, so an export may take hours 
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -95,6 +95,8 @@ def of_run(run_id: UUID, seen: Tenants, last: int) -> Iterator[list[Event]]:
 
 
 def walk(wanted: Wanted) -> Iterator[list[Event]]:
-    here = Walk(wanted)
+    """Every page of what is wanted; what lies before the first run is not looked for."""
+    first = first_event(wanted.seen) or wanted.until
+    here = Walk(replace(wanted, since=max(wanted.since, first - timedelta(hours=1))))
     while not here.over:
         yield here.page()

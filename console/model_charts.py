@@ -19,7 +19,7 @@ def latencies(window: Window, hours: Sequence[Stretch], markers: Sequence[Marker
     calls = counted(sum(hour.calls for hour in hours), "call")
     words = course("95th percentile of the latency", slow, duration, 0.2 * max(known, default=0), calls, "no call was answered")
     if not known:
-        return Chart("latency", "Latency", charts.nothing("No call was answered"), words, "–", "p95")
+        return Chart("latency", "Latency", charts.nothing("No call was answered"), words, "–", "p95", legend=True)
     data = [
         line(window, [y for _, y in slow], "p95", "--c2"),
         line(window, [charts.seconds(hour.p50_ms) for hour in hours], "median", "--c1", "dot"),
@@ -32,7 +32,7 @@ def outcomes(window: Window, hours: Sequence[Stretch], markers: Sequence[Marker]
     """Calls that were answered and calls that failed for good, a bar for each hour."""
     failed, sent = sum(hour.errors for hour in hours), sum(hour.calls for hour in hours)
     if not sent:
-        return Chart("calls", "Calls", charts.nothing("It was not called"), "Calls: none.", "0", "24h")
+        return Chart("calls", "Calls", charts.nothing("It was not called"), "Calls: none.", "0", "24h", legend=True)
     said = parts([("answered", sent - failed), ("failed", failed)])
     words = peak("Calls", [(hour.at, hour.calls) for hour in hours], lambda n: f"{n:,.0f}", said)
     data = [

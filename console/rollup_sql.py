@@ -19,7 +19,7 @@ with picked as materialized (
     greatest(extract(epoch from r.ended_at - r.created_at) * 1000, 0) as ms
   from run r
   where r.id >= %(first)s and r.id < %(last)s and r.created_at >= %(since)s and r.created_at < %(until)s
-    and (%(tenant)s::uuid is null or r.tenant_id = %(tenant)s)
+    and (%(tenant)s::uuid is null or r.tenant_id = %(tenant)s) and r.mode <> all(%(rehearsals)s)
 ), told as (
   select p.id, bool_or(e.kind = any(%(fell_back)s)) as fell_back, bool_or(e.kind = 'policy_violated') as violated
   from picked p join event e on e.run_id = p.id where p.ended and e.kind = any(%(telling)s) group by 1

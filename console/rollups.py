@@ -18,6 +18,7 @@ from django.db.models import Model
 
 from runs.events import Kind
 from runs.models import Canary
+from runs.rehearsals import MODES
 from runs.states import TERMINAL, Outcome
 from tenants.ids import SKEW, first_at
 
@@ -63,6 +64,7 @@ def measure(since: datetime, until: datetime, tenant: UUID | None = None) -> Mea
         "terminal": [state.value for state in TERMINAL],
         "limited": [outcome.value for outcome in LIMITED],
         "fell_back": [kind.value for kind in FELL_BACK],
+        "rehearsals": list(MODES),
         "telling": [kind.value for kind in (*FELL_BACK, Kind.POLICY_VIOLATED)],
     }
     return _rows(_ask(MEASURE, asked))

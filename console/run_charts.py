@@ -50,7 +50,7 @@ class Drawn:
     def chart(self, key: str, title: str, figure: charts.Figure, words: str, value: str, unit: str, legend: bool = False) -> Chart:
         """One over time: its places lead to their runs, and it shows what changed. An empty one has neither."""
         if not figure["data"][0]["x"]:
-            return Chart(key, title, figure, words, value, unit)
+            return Chart(key, title, figure, words, value, unit, legend)
         full = charts.marked({"links": self.links(), **figure}, self.markers)
         return Chart(key, title, full, words, value, unit, legend, self.window.writes)
 

@@ -88,7 +88,7 @@ def _standing(scope: Scope, reading: metrics.Reading) -> list[Family]:
         ("signalbox_approvals_pending", "Requests for approval that wait.", now.waiting),
         ("signalbox_jobs_age_seconds", "Since background jobs gave a sign.", float("nan") if now.canary_s is None else now.canary_s),
         ("signalbox_rollup_age_seconds", "Since the hour that runs now was counted.", max(age, 0.0)),
-        ("signalbox_rollup_uncounted_hours", "Of the last 24 hours, those that are still to be counted.", reading.uncounted),
+        ("signalbox_rollup_uncounted", "Of the last 24 hours, those that are still to be counted.", reading.uncounted),
     )
     return [Family(name, "gauge", help_, [("", {}, value)]) for name, help_, value in told]
 

@@ -120,7 +120,10 @@ def _load(listed: str, home: Path) -> list[Fernet]:
 
 
 def kept_key(path: Path) -> str:
-    """32 bytes at random in urlsafe base64, made the first time. Written whole under another name first, then linked: who starts at the same moment reads all of it or nothing."""
+    """32 bytes at random in urlsafe base64, made the first time.
+
+    Written whole under another name first, then linked: who starts at the same moment reads all of it or nothing.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix="sealing-") as draft:  # made with mode 0600

@@ -10,15 +10,10 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q
 
-from console import records
+from console import changes, records
 from console.rollups import FELL_BACK, HOUR, LIMITED, hour_of
-from runs.models import Agent
-from runs.switches import seen
 from tenants.ids import encode
-from tenants.models import AuditEntry, Tenant
-from tools.models import Tool
 
 from .detectors import Finding, Subject
 from .kinds import KINDS
@@ -28,8 +23,6 @@ JSON = dict[str, Any]
 RUNS = 200  # of an incident
 WORST = 10
 CHANGES = 20
-SHARED = ("model", "rule", "permission", "policy")  # of the installation's: what may move a figure of every tenant
-QUIET = ("incident", "approval", "apikey", "session")
 DAY = timedelta(hours=24)
 
 # (run, what was bad about it), the worst first. Through the time of events, or the state of what waits.
@@ -105,7 +98,7 @@ def frozen(place: Place, finding: Finding, minutes: int, now: datetime) -> tuple
         "window": {"since": records.time(since), "until": records.time(now), "minutes": minutes, "value": finding.value, "n": finding.n},
         "series": series(place, now),
         "runs": examples(runs),
-        "changes": changes(Tenant.objects.get(pk=place.tenant) if place.tenant else None, now - DAY, now),
+        "changes": before(place.tenant, now - DAY, now),
     }
     return held, runs
 
@@ -123,7 +116,7 @@ def of_chart(place: Place, minutes: int, now: datetime) -> tuple[JSON, list[tupl
         "window": {"since": records.time(since), "until": records.time(now), "minutes": minutes, "value": None, "n": None},
         "series": series(place, now),
         "runs": examples(runs),
-        "changes": changes(Tenant.objects.get(pk=place.tenant) if place.tenant else None, now - DAY, now),
+        "changes": before(place.tenant, now - DAY, now),
     }
     return held, runs
 
@@ -161,17 +154,9 @@ def examples(runs: Iterable[tuple[UUID, float]]) -> list[JSON]:
     return [{"run_id": encode("agt", run), "value": value} for run, value in runs][:WORST]
 
 
-def changes(tenant: Tenant | None, since: datetime, until: datetime) -> list[JSON]:
-    """What people changed in the tenant and, of what it sees, in the installation; the newest first."""
-    rows = AuditEntry.objects.filter(at__gt=since, at__lte=until).exclude(object_kind__in=QUIET)
-    if tenant is None:
-        rows = rows.filter(tenant=None)
-    else:
-        rows = rows.filter(Q(tenant=tenant) | Q(Q(object_kind__in=SHARED) | seen_by(tenant), tenant=None))
-    found = rows.order_by("-id").values_list("at", "actor", "action", "object_kind", "object_id")[:CHANGES]
+def before(tenant: UUID | None, since: datetime, until: datetime) -> list[JSON]:
+    """What people changed that runs are decided by, as far as the tenant sees it; the newest first."""
+    rows = changes.visible(tenant).filter(changes.of_kinds(()), at__gt=since, at__lte=until)
+    rows = rows if tenant else rows.filter(tenant=None)
+    found = rows.order_by("-at", "-id").values_list("at", "actor", "action", "object_kind", "object_id")[:CHANGES]
     return [dict(zip(("at", "by", "action", "kind", "id"), (records.time(at), *rest), strict=True)) for at, *rest in found]
-
-
-def seen_by(tenant: Tenant) -> Q:
-    agents, tools = list(seen(Agent, tenant)), list(seen(Tool, tenant))
-    return Q(object_kind="agent", object_id__in=agents) | Q(object_kind="tool", object_id__in=tools)

@@ -57,7 +57,7 @@ select r.tenant_id, r.agent_id, count(*), percentile_cont(0.5) within group (ord
 from (
   select distinct e.run_id from event e
   where e.at > %(since)s and e.at <= %(now)s and e.tenant_id = any(%(tenants)s) and e.kind = 'run_completed' limit %(most)s
-) ended join run r on r.id = ended.run_id group by 1, 2
+) ended join run r on r.id = ended.run_id where r.mode not in ('shadow', 'eval', 'fork') group by 1, 2
 """
 # What was sent and made, by the exact bytes. A second one is one too many; the calls of one tenant's window are few.
 DUPLICATES = """

@@ -84,12 +84,12 @@ def release_id(text: str) -> Any:
         raise NotFound("release") from None
 
 
-def charted(chosen: Selection) -> Charted:
-    """One reading for both stretches."""
+def charted(chosen: Selection, *, marked: bool = True) -> Charted:
+    """One reading for both stretches. `marked`: with what changed meanwhile, which figures alone do not need."""
     window, cut = chosen.window, chosen.cut
     reading = read(cut, window.before.since, window.until)
     now, before = split(reading, window.since)
-    whole, marks = figures_of(now, cut), changes.markers(cut.scope, window.since, window.until)
+    whole, marks = figures_of(now, cut), changes.markers(cut.scope, window.since, window.until) if marked else ()
     drawn = Drawn(window, stretches(now, cut, window), whole, reverse("runs"), chosen.query, marks)
     return Charted(reading, drawn, whole, figures_of(before, cut), tools_of(now, cut))
 

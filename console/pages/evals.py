@@ -277,7 +277,13 @@ def place(run_id: str, at: str) -> JSON:
 @require_safe
 @signed_in
 def checks(request: HttpRequest) -> HttpResponse:
-    return render(request, "pages/evals/checks.html", {"checks": CHECKS, "version": VERSION})
+    rows = [{"check": check, "parts": parts(check.counted)} for check in CHECKS]
+    return render(request, "pages/evals/checks.html", {"checks": rows, "version": VERSION})
+
+
+def parts(text: str) -> list[JSON]:
+    """What stands between backticks is code."""
+    return [{"text": part, "code": bool(number % 2)} for number, part in enumerate(text.split("`"))]
 
 
 def may(actor: Actor) -> bool:

@@ -184,8 +184,10 @@ def act(request: HttpRequest, actor: Actor, incident: Incident) -> HttpResponse:
         fresh, typed = book.find(actor, str(incident)), request.POST.get("text", "")
         return show(request, actor, fresh, refused.status, refused=refused.message, refused_act=name, typed=typed)
     hint(MOVED)
-    if request.headers.get("HX-Request"):
-        return HttpResponse(status=204, headers={"HX-Trigger": json.dumps({"sb:decided": {"topic": "incidents"}})})
+    if name == "tick" and request.headers.get("HX-Request"):  # the box keeps the focus, so live data would wait
+        answer = render(request, "pages/incident/_runbook.html", runbook(actor, incident) | common(actor, incident))
+        answer.headers["HX-Trigger"] = json.dumps({"sb:decided": {"topic": "incidents"}})
+        return answer
     if said:
         messages.success(request, said)
     return redirect("incident", str(incident))

@@ -64,7 +64,7 @@ def fragment(chosen: Selection) -> JSON:
 
 
 def health(chosen: Selection) -> JSON:
-    return health_of(chosen, charted(chosen), incidents(chosen)["incidents"])
+    return health_of(chosen, charted(chosen, marked=False), incidents(chosen)["incidents"])
 
 
 def health_of(chosen: Selection, read: Charted, open_incidents: list[Incident]) -> JSON:

@@ -102,6 +102,7 @@ NAMES = {  # beginning of the address -> the name that the furnished tenant has 
     "/api/v1/tools/": "{word}_tool", "/tools/-/rules/of/": "{word}", "/tools/": "{word}_tool", "/api/v1/agents/": "{word}-agent",
     "/api/v1/groups/": "{word}", "/api/v1/channels/": "{word}", "/channels/": "{word}", "/api/v1/rules/": "{word}",
     "/api/v1/detectors/": "tool_errors",
+    "/api/v1/suites/": "{word}", "/evals/suites/": "{word}",
 }  # fmt: skip
 ASKED_WITH = {"/api/v1/rules/<": "?tenant={word}", "/tools/-/rules/of/<": "?tenant={word}"}  # a name that holds in one scope
 INSTALLATION = ("/api/v1/models/", "/models/")  # everybody's: there is no foreign one

@@ -21,7 +21,9 @@ PAGES = (
     "/tools/-/matrix/", "/tools/-/matrix/?tenant=acme&tool=create_ticket&agent=support-triage", "/tools/-/rules/",
     "/tools/-/rules/of/no-exfiltration/?tenant=-", "/tools/-/versions/?tenant=-&to=1", "/tools/create_ticket/what-if/",
     "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/", "/metric-definitions/",
+    "/evals/", "/evals/checks/", "/evals/scores/", "/evals/from-run/{succeeded}/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
+    "/incidents/", "/incidents/{incident}/", "/incidents/{incident}/do/open_breaker/?step=4", "/runbooks/tool-timeouts/", "/detectors/",
     "/changes/", "/audit/",
 )  # fmt: skip
 TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}
@@ -53,6 +55,7 @@ class Told:
     drafted: str
     asking: str
     budget: str
+    incident: str
 
 
 def script(*turns: dict[str, Any]) -> str:
@@ -76,7 +79,12 @@ def told(stack: Stack) -> Told:
     stack.api("POST", f"/approvals/{decided['approval_id']}/decision", said, key="admin_api_key")
     assert stack.until(succeeded)["state"] == "succeeded"
     asked = stack.approval_of(waiting)["approval_id"], decided["approval_id"]
-    return Told(succeeded, waiting, failed, *asked, drafted, asking, stack.approval_of(asking)["approval_id"])
+    return Told(succeeded, waiting, failed, *asked, drafted, asking, stack.approval_of(asking)["approval_id"], an_incident(stack))
+
+
+def an_incident(stack: Stack) -> str:
+    said = {"title": "search_docs is slow", "subject": {"tool": "search_docs"}, "chart": "tool_errors", "runbook": "tool-timeouts"}
+    return str(stack.api("POST", "/incidents", said).body["incident_id"])
 
 
 def opened(page: Page, address: str) -> None:

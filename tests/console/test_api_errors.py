@@ -315,7 +315,8 @@ def others(world: World, root: Actor) -> dict[str, str]:
     version = PolicyVersion.objects.create(tenant=None, number=1, document={"permissions": [], "rules": []}, changed_by="root")
     return {
         "delivery_id": str(delivery), "delegation_id": str(delegation.pk), "grant_id": str(grant), "switch_id": str(switch),
-        "breaker_id": str(breaker.pk), "number": str(version.number), "incident_id": str(incident), "backtest_id": "bkt_x", "step": "1", "ord": "2",
+        "breaker_id": str(breaker.pk), "incident_id": str(incident),
+        "number": str(version.number), "backtest_id": "bkt_x", "step": "1", "ord": "2",
         "evaluation_id": "evl_x", "key": "x",
     }  # fmt: skip
 

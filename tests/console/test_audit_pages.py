@@ -17,7 +17,8 @@ from runs import switches
 from runs.releases import promote
 from tenants import audit
 from tenants.actors import Actor
-from tenants.models import AuditEntry, Tenant
+from tenants.ids import decode
+from tenants.models import AuditEntry, AuditVerified, Tenant
 from tests.runtime.waiting import World, make_world, person
 from tools import permissions, rules
 from tools.models import Tool
@@ -138,7 +139,7 @@ def test_the_page_says_how_far_the_chain_was_verified_and_where_it_is_broken(wor
     assert audit_health.verify(lambda: False) == []
     assert "up to 2 of 2" in text(browser(admin), "/audit/")
     problem = {"chain": str(world.tenant.pk), "seq": 2, "code": "content", "what": "a column differs", "cure": "Restore it."}
-    audit_health.AuditVerified.objects.filter(chain=world.tenant.pk).update(problem=problem)
+    AuditVerified.objects.filter(chain=world.tenant.pk).update(problem=problem)
     page = text(browser(admin), "/audit/")
     assert "The chain of acme is broken." in page and "Restore it." in page and "entry 2: a column differs" in page
 
@@ -242,7 +243,7 @@ def test_changes_are_listed_newest_first_and_filtered_by_what_they_are_about(wor
 def test_a_promoted_release_is_told_by_its_number(world: World, root: Actor) -> None:
     live = world.agent.live
     assert live is not None
-    live.pk, live.number, live.sha256 = changes.decode("rel", f"rel_{'0' * 26}"), 2, "1" * 64
+    live.pk, live.number, live.sha256 = decode("rel", f"rel_{'0' * 26}"), 2, "1" * 64
     live.save(force_insert=True)
     promote(root, live, "it is better")
     (found,) = changes.between(world.tenant.pk, None, None, kinds=["release"])[:1]

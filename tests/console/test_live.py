@@ -8,7 +8,10 @@ import psycopg
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
+from django.utils import timezone
 
+from console.incidents import book
+from console.incidents.moves import Opening
 from runs.models import Run
 from tests.runtime import waiting
 
@@ -197,3 +200,17 @@ async def test_more_runs_than_a_list_can_name_are_one_request_to_fetch(world: wa
 def move_all(runs: list[Run]) -> None:
     for run in runs:
         happen(run)
+
+
+@pytest.mark.mission("P11.3")
+async def test_a_page_that_follows_incidents_is_told_when_one_opens_and_is_resolved(world: waiting.World, site: Site) -> None:
+    async with site.open(world.operator) as page:
+        await page.say({"op": "sub", "topics": ["incidents"]})
+        await page.until(lambda m: m.get("k") == "counts")
+        opening = Opening(world.tenant.pk, "Refunds are wrong", "major", "")
+        incident = await sync_to_async(book.by_hand)(world.operator, opening, timezone.now())
+        told = (await page.until(lambda m: m.get("k") == "incident"))[-1]["d"]
+        assert (told["id"], told["state"], told["counts"]["incidents"]) == (str(incident), "open", 1)
+        await sync_to_async(book.resolve)(world.operator, incident)
+        told = (await page.until(lambda m: m.get("k") == "incident" and m["d"]["state"] == "resolved"))[-1]["d"]
+        assert told["counts"]["incidents"] == 0

@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from console import rollups, scrape
+from console import exposition, rollups, scrape
 from console.histograms import ERROR
 from console.metric_definitions import METRICS
 from console.models import CallHour
@@ -242,7 +242,7 @@ def test_hostile_names_of_tools_break_no_line_and_are_bounded(world: World, monk
     rollups.fold_due(48)
     text = scraped().content.decode()
     assert 'signalbox_tool_calls_total{tool="a\\"} 1\\nup 0"} 1' in text and "\nup 0" not in text
-    monkeypatch.setattr(scrape, "bounded", lambda counts, size, most=1: scrape.exposition.bounded(counts, size, 1))
+    monkeypatch.setattr(scrape, "bounded", lambda counts, size, most=1: exposition.bounded(counts, size, 1))
     assert 'signalbox_tool_calls_total{tool="(other)"} 2' in scraped().content.decode()
 
 

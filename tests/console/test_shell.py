@@ -13,7 +13,7 @@ from tests.runtime.waiting import World, make_world, person, queued, waiting
 
 from .past import HTMX, browser
 
-PAGES = ["/", "/runs/", "/runs/new/", "/approvals/", "/tools/"]
+PAGES = ["/", "/runs/", "/runs/new/", "/approvals/", "/tools/", "/evals/"]
 
 
 @pytest.fixture
@@ -68,10 +68,10 @@ def test_every_page_marks_itself_in_the_navigation(world: World, address: str) -
 def test_the_navigation_offers_what_the_person_may_open(world: World, settings: Any) -> None:
     client = browser(world.operator)
     operate = ["Overview", "Runs", "Approvals", "Tools", "Models", "Spend", "Kill switches"]
-    assert groups(client) == {"Operate": operate, "Govern": ["Changes", "Standing grants", "Channels", "API docs"]}
+    assert groups(client) == {"Operate": operate, "Improve": ["Evals"], "Govern": ["Changes", "Standing grants", "Channels", "API docs"]}
     User.objects.filter(pk=world.operator.user.pk).update(is_staff=True)
     settings.DEMO = True
-    assert groups(client) == {"Operate": operate, "Govern": ["Admin", "Changes", "Standing grants", "Channels", "API docs"], "Demo": ["Demo"]}
+    assert groups(client) == {"Operate": operate, "Improve": ["Evals"], "Govern": ["Admin", "Changes", "Standing grants", "Channels", "API docs"], "Demo": ["Demo"]}
 
 
 def test_the_counts_are_those_of_the_persons_tenant(world: World) -> None:
@@ -93,7 +93,7 @@ def test_the_frame_asks_two_questions_and_none_for_strangers(world: World, djang
     with django_assert_num_queries(0):
         frame = shell.context(request)
     with django_assert_num_queries(2):
-        assert len(frame["nav"]) == 2
+        assert len(frame["nav"]) == 3
         assert list(frame["tenants"]) == []
 
 

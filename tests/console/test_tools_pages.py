@@ -164,7 +164,7 @@ def test_the_pages_cost_the_same_few_queries_however_much_there_is(world: World,
     client = browser(world.operator)
     with django_assert_max_num_queries(11):
         client.get("/tools/")
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(22):
         client.get("/tools/create_ticket/")
 
 

@@ -22,7 +22,7 @@ from console import audit_health, tasks
 from console.postgres import Urls
 from console.settings import database
 from tenants import audit, checkpoints, verification
-from tenants.chain import PLATFORM, Linked, digest, line
+from tenants.chain import PLATFORM, Linked, Place, digest, line
 from tenants.chain_sql import EXISTING
 from tenants.models import AuditCheckpoint, AuditHead, AuditLink, AuditNote, AuditVerified, Tenant, User
 from tests.crash.figures import figure
@@ -226,13 +226,13 @@ def test_a_million_entries_are_walked_in_a_minute(trail: Any, owner: Any) -> Non
     figure("T55", "entries of one audit chain, verified", n=1_000_012, seconds=time.monotonic() - started)
 
 
-def test_a_checkpoint_that_only_the_file_still_has_shows_what_was_cut_off(trail: Any, owner: Any) -> None:
+def test_a_checkpoint_that_only_the_file_still_has_shows_what_was_cut_off(trail: Any, owner: Any, settings: Any) -> None:
     last = AuditLink.objects.get(chain=PLATFORM, seq=12).entry_id
     owner.execute("delete from tenants_auditcheckpoint; delete from tenants_auditlink where entry_id = %s", [last])
     owner.execute("delete from tenants_auditentry where id = %s", [last])
     tampering.right_head(owner, PLATFORM)
     assert ("platform", 12, "lost") in found() or ("platform", 12, "truncated") in found()
-    checkpoints.Path(str(checkpoints.settings.AUDIT_CHECKPOINTS)).unlink()
+    settings.AUDIT_CHECKPOINTS.unlink()
     assert found() == []  # nothing left in the database says so: hence the file
 
 
@@ -321,7 +321,7 @@ def test_a_trail_that_is_too_long_for_one_turn_is_walked_in_several(trail: Any, 
     def turn(chain: UUID) -> tuple[int, int]:
         """One batch of one chain."""
         row = AuditVerified.objects.filter(chain=chain).first()
-        after = verification.Place(row.walked, bytes(row.walked_hash)) if row and row.walked else None
+        after = Place(row.walked, bytes(row.walked_hash)) if row and row.walked else None
         asked = iter([True, True])
         audit_health.keep(verification.look(chain, verification.expected(), after, lambda: next(asked, False)))
         row = AuditVerified.objects.get(chain=chain)

@@ -51,6 +51,7 @@ def id_at(at: datetime) -> UUID:
 def run_at(
     world: World, at: datetime, state: str = "queued", outcome: str | None = None, seconds: float | None = None, **values: Any
 ) -> Run:
+    assert world.agent.live is not None
     run = Run.objects.create(
         id=id_at(at), tenant=world.tenant, agent=world.agent, release=world.agent.live, deadline_at=at + HOUR, created_at=at
     )

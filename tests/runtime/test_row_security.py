@@ -227,7 +227,7 @@ def belongs(table: str) -> str:
 
 def fresh(table: str) -> dict[str, Any]:
     """A key that is not there yet."""
-    return {"id": str(new_id()) if table in ("console_policybacktest", "runs_switch") else 10**6}
+    return {"id": str(new_id()) if table in ("console_incident", "console_policybacktest", "runs_switch") else 10**6}
 
 
 # the one door -----------------------------------------------------------------------------------------------------------------

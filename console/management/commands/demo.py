@@ -13,6 +13,7 @@ from django.db import transaction
 
 from console import document
 from console.apply import apply, sandbox_variables
+from console.runbooks import shelf
 from tenants import audit, keys
 from tenants.errors import Refused
 from tenants.models import Member, Tenant, User
@@ -34,6 +35,7 @@ class Command(BaseCommand):
     help = "Load the demo: configuration, people and API keys. Running it again keeps passwords and keys that still work."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        shelf.load_files()
         path = Path(settings.HOME) / "dev.json"
         try:
             with transaction.atomic():

@@ -49,7 +49,7 @@ class Command(BaseCommand):
         watch = Watch([sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"], Path(settings.HOME))
         threads: list[Background | Watchman] = [Background(), Watchman(), *telemetry()]
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: [watch.ask_to_stop(), *(each.ask_to_stop() for each in threads)])
+            signal.signal(number, lambda *_: stop_all(watch, *threads))
         for thread in threads:
             thread.start()
         try:
@@ -67,6 +67,11 @@ def telemetry() -> list[Background]:
         logger.error("telemetry is not exported: %s", wrong)
         return []
     return [Background(lambda: Exporter(to), "telemetry exporter")] if to else []
+
+
+def stop_all(*parts: "Watch | Background | Watchman") -> None:
+    for each in parts:
+        each.ask_to_stop()
 
 
 def schedule() -> None:
