@@ -6,7 +6,7 @@ No transaction and no cursor is held between pages, so an export may take hours 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.db.models import Q
@@ -17,6 +17,7 @@ from tenants.scope import Tenants, tenant_scope
 from . import records
 
 AT_ONCE = 1000
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
 SETTLED = timedelta(seconds=10)  # an event is written with its transaction's time, and committed later
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(days=1)
 

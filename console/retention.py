@@ -25,7 +25,7 @@ from tenants.errors import Refused
 from tenants.ids import decode, encode, first_at
 from tenants.models import IdempotencyRecord, Reservation, Settlement, Tenant
 
-from .models import Delivery, Incident, IncidentRun
+from .models import Delivery, Incident, IncidentRun, TelemetrySent
 from .records import time as written
 
 AT_ONCE = 500
@@ -118,6 +118,7 @@ def delete_rows(runs: list[UUID]) -> None:
         EffectClaim.objects.filter(run_id__in=runs),
         Settlement.objects.filter(run_id__in=runs),
         Delivery.objects.filter(run_id__in=runs),
+        TelemetrySent.objects.filter(run_id__in=runs),
         IdempotencyRecord.objects.filter(object_id__in=runs),
         Run.objects.filter(id__in=runs),
     ):

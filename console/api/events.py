@@ -47,7 +47,7 @@ class EventExport(APIView):
         settled = database_now() - exports.SETTLED
         until = min(moment(query["until"], "until"), settled) if query.get("until") else settled
         until = until.replace(microsecond=until.microsecond // 1000 * 1000)  # as it is written
-        since = moment(query["since"], "since") if query.get("since") else exports.first_event(actor.tenants) or until
+        since = moment(query["since"], "since") if query.get("since") else exports.EVER
         tenant = None if actor.platform_admin else actor.tenant.id
         wanted = exports.Wanted(actor.tenants, since, until, tenant, query.get("agent", ""))
         answer = ndjson.response(exports.walk(wanted), "events")

@@ -46,11 +46,11 @@ def do(request: HttpRequest, incident_id: str, name: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
-def take_back(request: HttpRequest, incident_id: str, entry_id: int) -> HttpResponse:
+def take_back(request: HttpRequest, incident_id: str, line_id: int) -> HttpResponse:
     actor: Actor = request.actor  # type: ignore[attr-defined]
     actor.need(book.WRITE)
     incident = book.find(actor, incident_id)
-    entry = incident.entries.select_related("actor").filter(pk=entry_id, kind=IncidentEntry.Kind.ACTION).first()
+    entry = incident.entries.select_related("actor").filter(pk=line_id, kind=IncidentEntry.Kind.ACTION).first()
     if entry is None:
         raise NotFound("action")
     context: dict[str, Any] = {"incident": incident, "id": str(incident), "entry": entry, "said": {}}
@@ -59,7 +59,7 @@ def take_back(request: HttpRequest, incident_id: str, entry_id: int) -> HttpResp
         return render(request, "pages/incident_take_back.html", context)
     reason = request.POST.get("reason", "")
     try:
-        done = actions.take_back(actor, incident, entry_id, reason)
+        done = actions.take_back(actor, incident, line_id, reason)
     except NotFound:
         raise
     except Refused as refused:

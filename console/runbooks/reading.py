@@ -165,9 +165,9 @@ def parted(first: Token, words: str) -> tuple[str, str]:
     if children and children[0].type == "strong_open":
         end = next(i for i, child in enumerate(children) if child.type == "strong_close")
         return text_of_all(children[:end]).strip(), paragraph(markup.inline(children[end + 1 :]).lstrip(".: \n"))
-    if not all(child.type in ("text", "softbreak") for child in children):
+    if any(child.type == "link_open" for child in children):
         return words, paragraph(markup.inline(children))
-    found = SENTENCE.match(words)
+    found = SENTENCE.match(words) if all(child.type in ("text", "softbreak") for child in children) else None
     return (found[1], paragraph(escape(words[found.end() :]))) if found else (words, "")
 
 

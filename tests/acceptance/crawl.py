@@ -97,11 +97,14 @@ IDS = {
     "evaluation_id": "runs_evaluation",
     "incident_id": "console_incident",
 }  # fmt: skip
-NUMBERS = {"delegation_id": "approvals_delegation", "breaker_id": "tools_breaker", "entry_id": "tenants_auditentry"}
+NUMBERS = {
+    "delegation_id": "approvals_delegation", "breaker_id": "tools_breaker", "entry_id": "tenants_auditentry",
+    "line_id": "console_incidententry",
+}  # fmt: skip
 NAMES = {  # beginning of the address -> the name that the furnished tenant has there
     "/api/v1/tools/": "{word}_tool", "/tools/-/rules/of/": "{word}", "/tools/": "{word}_tool", "/api/v1/agents/": "{word}-agent",
     "/api/v1/groups/": "{word}", "/api/v1/channels/": "{word}", "/channels/": "{word}", "/api/v1/rules/": "{word}",
-    "/api/v1/detectors/": "tool_errors",
+    "/api/v1/detectors/": "tool_errors", "/detectors/": "tool_errors", "/runbooks/": "tool-timeouts", "/incidents/": "go_read_only",
     "/api/v1/suites/": "{word}", "/evals/suites/": "{word}",
 }  # fmt: skip
 ASKED_WITH = {"/api/v1/rules/<": "?tenant={word}", "/tools/-/rules/of/<": "?tenant={word}"}  # a name that holds in one scope

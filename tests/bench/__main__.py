@@ -41,6 +41,7 @@ def main() -> None:
     finally:
         cluster.destroy()
     validation.main()
+    subprocess.run([sys.executable, "-m", "tests.bench.pages"], cwd=ROOT, check=True, timeout=3600)
     for sockets in ("100", "1000"):
         subprocess.run([sys.executable, "-m", "tests.bench.live", sockets], cwd=ROOT, check=True, timeout=300)
 

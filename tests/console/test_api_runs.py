@@ -412,6 +412,8 @@ SCOPED = [
     ("GET", "/scores", "runs:read"),
     ("GET", "/ceilings", "config:read"),
     ("PUT", "/ceilings", "config:write"),
+    ("GET", "/events/schema", "runs:read"),
+    ("GET", "/events/export", "runs:read"),
     ("GET", "/unknowns", "runs:read"),
     ("GET", "/unknowns/{unknown}", "runs:read"),
     ("POST", "/unknowns/{unknown}/resolve", "approvals:decide"),

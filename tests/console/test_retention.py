@@ -21,11 +21,12 @@ from console import retention
 from console.apply import apply
 from console.doctor import examine
 from console.document import load
-from console.models import Delivery, Incident, IncidentRun
+from console.models import Delivery, Incident, IncidentRun, TelemetrySent
 from console.settings import ENGINE_URL
 from runs.intake import Order, submit
 from runs.models import (
     Call,
+    Case,
     DeletedHistory,
     DraftDecision,
     EffectClaim,
@@ -34,6 +35,7 @@ from runs.models import (
     Retention,
     Run,
     RunInput,
+    Score,
     Step,
     Undo,
     UnknownWrite,
@@ -48,12 +50,14 @@ from .callers import caller, refusal
 from .past import browser, called, ended
 
 OLD = timedelta(days=40)
-GOES = (Call, Event, Observation, RunInput, Step, Undo, DraftDecision, EffectClaim, Run, Delivery, IdempotencyRecord)
+GOES = (Call, Event, Observation, RunInput, Step, Undo, DraftDecision, EffectClaim, Run, Delivery, IdempotencyRecord, TelemetrySent)
 STAYS = {
     Approval: "an audit record of its own",
     UnknownWrite: "the case, which says who settled it how",
     IncidentRun: "of an incident that is over",
     DeletedHistory: "the tombstone",
+    Score: "a figure of its release",
+    Case: "a case of its own, which says where it is from",
 }
 
 

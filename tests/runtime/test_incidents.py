@@ -327,7 +327,7 @@ def test_everything_that_people_do_is_in_one_log_and_on_the_audit_trail(world: W
 
 
 def test_the_log_cannot_be_changed(incident: Incident) -> None:
-    with pytest.raises(Exception, match="append only|permission denied"), transaction.atomic():
+    with pytest.raises(Exception, match=r"append only|permission denied"), transaction.atomic():
         incident.entries.update(text="it was nothing")
 
 

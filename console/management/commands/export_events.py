@@ -51,5 +51,5 @@ def walk(since: str | None, until: str | None, tenant: str | None, agent: str, *
         raise CommandError(f"There is no tenant {tenant}. Its slug is wanted.")
     settled = database_now() - exports.SETTLED
     end = min(moment(until, "until"), settled) if until else settled
-    begin = moment(since, "since") if since else exports.first_event(ALL) or end
+    begin = moment(since, "since") if since else exports.EVER
     return exports.walk(exports.Wanted(ALL, begin, end, one.pk if one else None, agent))
