@@ -16,7 +16,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now, TruncHour
 
 from approvals.models import Approval
-from runs.models import Call, DeletedHistory, DraftDecision, EffectClaim, Retention, Run, RunInput, Step, Undo, UnknownWrite
+from runs.models import Call, DeletedHistory, DraftDecision, EffectClaim, MemoryUse, Retention, Run, RunInput, Step, Undo, UnknownWrite
 from runs.states import TERMINAL
 from tenants import audit
 from tenants.actors import Actor
@@ -113,6 +113,7 @@ def delete_rows(runs: list[UUID]) -> None:
         Call.objects.filter(run_id__in=runs),
         Step.objects.filter(run_id__in=runs),
         RunInput.objects.filter(run_id__in=runs),
+        MemoryUse.objects.filter(run_id__in=runs),
         Undo.objects.filter(run_id__in=runs),
         DraftDecision.objects.filter(run_id__in=runs),
         EffectClaim.objects.filter(run_id__in=runs),

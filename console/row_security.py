@@ -60,6 +60,8 @@ GUARDED: dict[str, Own | Part] = {
     "runs_draftdecision": OWN,
     "runs_effectclaim": OWN,
     "runs_evaluation": OWN,
+    "runs_memoryitem": OWN,
+    "runs_memoryuse": OWN,
     "runs_observation": OWN,
     "runs_retention": OWN,
     "runs_score": OWN,

@@ -92,7 +92,7 @@ def outcomes(drawn: Drawn) -> Chart:
         counts = [fate.count(one.figures) for one in drawn.stretches]
         data.append(bars(drawn.window, counts, fate.name, fate.colour, fate.pattern) | {"links": drawn.links(**fate.filters)})
     most = max((one.figures.runs for one in drawn.stretches), default=0)
-    figure = over(drawn.window, data, barmode="stack", **charts.whole(most))
+    figure = over(drawn.window, data, barmode="stack", **charts.whole(most)) if most else charts.nothing("No run started in this time")
     said = parts([(fate.name, fate.count(drawn.whole)) for fate in shown])
     words = peak("Runs by outcome", drawn.points(lambda made: made.runs), lambda n: f"{n:,.0f}", said)
     return drawn.chart("outcomes", "Runs by outcome", figure, words, f"{drawn.whole.runs:,}", drawn.window.key, legend=True)

@@ -64,6 +64,7 @@ BECAUSE: Mapping[str, Callable[[Facts], str]] = {
     "critique_failed": lambda rung: VERDICTS.get(str(rung.get("verdict")), "the critique did not pass it"),
     "policy_denied": lambda rung: f"{tool(rung)} was denied",
     "approval_expired": lambda rung: f"nobody decided about {tool(rung)} in time",
+    "restored": lambda rung: "the database was restored from a backup while it was in flight",
 }
 
 

@@ -42,7 +42,7 @@ def calls(drawn: Drawn) -> Chart:
     most = max((sum(one) for one in zip(*(counts for _, counts, _, _ in kinds), strict=True)), default=0)
     shown = [kind for kind in kinds if kind is kinds[0] or any(kind[1])]
     data = [bars(drawn.window, counts, name, colour, pattern) for name, counts, colour, pattern in shown]
-    figure = over(drawn.window, data, barmode="stack", **charts.whole(most))
+    figure = over(drawn.window, data, barmode="stack", **charts.whole(most)) if most else charts.nothing("It was not called")
     said = parts([(name, sum(counts)) for name, counts, _, _ in kinds])
     words = peak("Calls", drawn.points(lambda made: made.tool_calls + made.denied), lambda n: f"{n:,.0f}", said)
     return drawn.chart("calls", "Calls", figure, words, f"{drawn.whole.tool_calls:,}", "sent", legend=True)

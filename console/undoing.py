@@ -28,18 +28,26 @@ class Line:
 
     @property
     def says(self) -> str:
-        return sentences.headline(self.call.name, json.loads(bytes(self.call.args or b"{}")))
+        return says(self.call)
 
     @property
     def tag(self) -> tuple[str, str]:
         """(word, tone)"""
-        words = {"already_undone": ("Undone", "ok"), "undo_under_way": ("Being undone", "wait"), "outcome_unknown": ("Not known", "fail")}
-        return words.get(self.undoing.code, ("Applied", ""))
+        return tag_of(self.undoing)
 
     @property
     def failed(self) -> bool:
         """The last undo ended without being made."""
         return self.undoing.made is not None and self.undoing.code not in ("already_undone", "undo_under_way")
+
+
+def says(call: Call) -> str:
+    return sentences.headline(call.name, json.loads(bytes(call.args or b"{}")))
+
+
+def tag_of(undoing: undo.Undoing) -> tuple[str, str]:
+    words = {"already_undone": ("Undone", "ok"), "undo_under_way": ("Being undone", "wait"), "outcome_unknown": ("Not known", "fail")}
+    return words.get(undoing.code, ("Applied", ""))
 
 
 def of_run(run: Run, *, past: bool = False) -> list[Line]:

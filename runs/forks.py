@@ -12,6 +12,7 @@ from django.db.models import Max
 
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
+from tools import past
 from tools.models import ToolVersion
 
 from .intake import ActsFor, Question, Text, pinned_release, place, usable
@@ -103,8 +104,10 @@ def asked_anew(first: RunInput, changes: Changes, run: Run, step: int, release: 
 def labels_before(run: Run, first: RunInput, step: int) -> set[str]:
     """What the kept steps brought in: a fork begins as tainted as its first run was there."""
     calls = Call.objects.filter(run_id=run.id, ord__gt=0, step__lt=step, tool_version_id__isnull=False)
-    sent = {call.tool_version_id for call in calls if call.tool_version_id and (call.attempt or call.error_class in UNSENT)}
-    found = {label for labels in ToolVersion.objects.filter(id__in=sent).values_list("labels", flat=True) for label in labels}
+    heard = [call for call in calls if call.attempt or call.error_class in UNSENT]
+    versions = ToolVersion.objects.filter(id__in={call.tool_version_id for call in heard if call.tool_version_id})
+    found = {label for labels in versions.values_list("labels", flat=True) for label in labels}
+    found |= {label for call in heard for label in past.carried(call.name, call.result)}
     return found | set((first.fork or {}).get("labels", ()))
 
 

@@ -21,17 +21,18 @@ from tools.canonical import dumps
 from tools.catalog import need_platform_admin
 from tools.models import Tool
 
+from . import memory_tools
 from .models import Agent, ModelDefinition, ModelVersion, Release, ReleaseMove
-from .spec import NotSupported, ReleaseSpec
+from .spec import ReleaseSpec
 
-PROMOTED, ROLLED_BACK = "release.promoted", "release.rolled_back"
+PROMOTED, ROLLED_BACK, OVERRIDE = "release.promoted", "release.rolled_back", "release.override_asked"
 
 
 def create(actor: Actor | None, agent: Agent | str, spec: dict[str, Any]) -> Release:
     """The release with this content, new or already there. Pins the version that each tool has now.
 
     Raises pydantic.ValidationError. Refuses: platform_admin_needed 403, not_found 404;
-    not_supported, unknown_tool, unknown_model, bad_condition 422.
+    unknown_tool, unknown_model, bad_condition 422.
     """
     return make(actor, agent, spec)[0]
 
@@ -43,7 +44,7 @@ def make(actor: Actor | None, agent: Agent | str, spec: dict[str, Any]) -> tuple
     name = agent if isinstance(agent, str) else agent.name
     if not Agent.objects.select_for_update(no_key=True).filter(name=name).exists():
         raise NotFound("agent")
-    checked = validated(spec)
+    checked = memory_tools.ensure(actor, validated(spec))
     content, pins, models = checked.content(), pinned(checked), model_pins(checked)
     digest = sha256(dumps({"agent": name, "spec": content, "tools": pins, "models": models})).hexdigest()
     same = Release.objects.filter(agent_id=name, sha256=digest).first()
@@ -65,10 +66,7 @@ def make(actor: Actor | None, agent: Agent | str, spec: dict[str, Any]) -> tuple
 
 
 def validated(spec: dict[str, Any]) -> ReleaseSpec:
-    try:
-        checked = ReleaseSpec.model_validate(spec)
-    except NotSupported as error:
-        raise Refused("not_supported", f"{error.key} is known but not supported yet. Leave it out.", key=error.key)
+    checked = ReleaseSpec.model_validate(spec)
     named = checked.model_names() | set(checked.budget.allowed_models or ())
     known = set(ModelDefinition.objects.filter(name__in=named).values_list("name", flat=True))
     if missing := sorted(named - known):
@@ -158,6 +156,13 @@ def moves(agent: str) -> list[AuditEntry]:
     """Every move of the agent's pointer, oldest first."""
     trail = AuditEntry.objects.filter(tenant=None, object_kind="agent", object_id=agent, action__in=(PROMOTED, ROLLED_BACK))
     return list(trail.order_by("id"))
+
+
+@installation_wide()
+def overruled_by(release: Release) -> str:
+    """Who asked last that it be promoted against what speaks against it; empty: nobody."""
+    found = AuditEntry.objects.filter(tenant=None, action=OVERRIDE, object_id=release.release_id).order_by("-id").first()
+    return found.actor if found else ""
 
 
 def history(agent: str) -> list[UUID]:

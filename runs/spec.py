@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tools import memory
+
 from .ladder import Rung, check
 from .limits import Limits, Seconds, Strict, Tightening
 
@@ -61,6 +63,22 @@ class Deadlines(Strict):
     count_waiting: bool = False
 
 
+class Memory(Strict):
+    """What runs may keep for later ones. `sensitive`: its sealed values may be read into a conversation, by a tool of their own."""
+
+    session: bool = False
+    references: bool = False
+    sensitive: bool = False
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    max_items: Annotated[int, Field(ge=1, le=1000)] = 100  # of one session, and of one subject's references
+
+    @model_validator(mode="after")
+    def is_for_something(self) -> "Memory":
+        if not (self.session or self.references):
+            raise ValueError("memory: switch session or references on, or leave it out")
+        return self
+
+
 class ReleaseSpec(Strict):
     instructions: Annotated[str, Field(min_length=1, max_length=100_000)]
     tools: tuple[ToolName, ...] = ()
@@ -68,14 +86,13 @@ class ReleaseSpec(Strict):
     budget: Budget = Budget()
     deadlines: Deadlines = Deadlines()
     ladder: Annotated[tuple[Rung, ...], Field(max_length=20)] = ()
+    memory: Memory | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def refuse_what_is_not_built(cls, value: Any) -> Any:
+    def empty_is_absent(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            if value.get("memory"):
-                raise NotSupported("memory")
-            value = {k: v for k, v in value.items() if k != "memory" and not (k == "ladder" and v is None)}
+            value = {k: v for k, v in value.items() if not (k == "ladder" and v is None) and not (k == "memory" and not v)}
         return value
 
     @model_validator(mode="after")
@@ -88,6 +105,9 @@ class ReleaseSpec(Strict):
             raise ValueError("models.planner.when: the planner is never conditional")
         if len(set(self.tools)) != len(self.tools):
             raise ValueError("a tool is listed twice")
+        brought = memory.listed(sensitive=self.memory.sensitive) if self.memory else ()
+        if extra := sorted({*self.tools} & {*memory.SPECS} - {*brought}):
+            raise ValueError(f"tools: {', '.join(extra)} comes with memory, and this release has none of it")
         check(self.ladder)
         return self
 
@@ -96,6 +116,8 @@ class ReleaseSpec(Strict):
         values = self.model_dump(mode="json")
         if not self.ladder:
             del values["ladder"]
+        if self.memory is None:
+            del values["memory"]
         if self.models.critique is None:
             del values["models"]["critique"]
         return values

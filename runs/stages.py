@@ -13,8 +13,6 @@ from django.db.models.functions import Now
 from tenants import audit, controls
 from tenants.actors import Actor
 from tenants.errors import Refused
-from tenants.models import AuditEntry
-from tenants.scope import installation_wide
 from tools.catalog import need_platform_admin
 
 from . import lifecycle, releases
@@ -25,7 +23,6 @@ from .states import TERMINAL
 State, Kind = Rollout.State, Rollout.Kind
 InFlight = Literal["finish", "move", "stop"]
 KEYS = ("tenant", "user", "session")
-OVERRIDE = "release.override_asked"
 STEPS = (0.05, 0.25, 0.5)
 MOST_STOPPED = 2000
 
@@ -156,19 +153,12 @@ def overrule(actor: Actor, release: Release, reason: str, objection: str) -> Non
     """The first person asks for it, another one does it. In no transaction: what the first one said is kept although it is refused."""
     if not reason.strip():
         raise Refused("reason_missing", "Say why it is promoted in spite of this: the reason is kept.", 422, field="reason")
-    asked = overruled_by(release)
+    asked = releases.overruled_by(release)
     if asked and asked != actor.user.username:
         return
-    audit.append(actor, OVERRIDE, "release", release.release_id, None, {"against": objection}, reason, tenant=None)
+    audit.append(actor, releases.OVERRIDE, "release", release.release_id, None, {"against": objection}, reason, tenant=None)
     message = f"{release} needs a second person who promotes it with a reason of their own."
     raise Refused("override_needs_second", message, 409, against=objection)
-
-
-@installation_wide()
-def overruled_by(release: Release) -> str:
-    """Who asked for an override last; empty: nobody."""
-    found = AuditEntry.objects.filter(tenant=None, action=OVERRIDE, object_id=release.release_id).order_by("-id").first()
-    return found.actor if found else ""
 
 
 @transaction.atomic

@@ -15,7 +15,7 @@ from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import EgressAllow
 
-from . import conditions, lint
+from . import conditions, lint, memory
 from .definitions import Effect, RetryPolicy, ToolDefinition
 from .models import McpServer, Permission, Tool, ToolVersion
 from .policy import PermissionRow
@@ -83,6 +83,7 @@ def check(name: str, spec: ToolSpec) -> None:
     """What the block alone cannot tell: a name that can be offered, conditions that can be evaluated, an address in reach."""
     if not name.replace("_", "a").replace("-", "a").replace(".", "a").isalnum() or not name.isascii() or len(name) > 64:
         raise Refused("bad_name", "A tool's name has up to 64 letters, digits, '_', '-' and '.'.", name=name[:100])
+    memory.check(name, spec)
     if spec.duplicate_when:
         conditions.check(spec.duplicate_when, frozenset({"status", "body"}))
     if isinstance(spec.adapter, HttpAdapter | McpAdapter):

@@ -162,7 +162,8 @@ class ToolResult:
 
     `applied` speaks of a write, of this send alone (except after a 409 or 412, where an earlier send may be the
     reason): True applied, False certainly not, None unknown. Reads: None. `duplicate_request` is `ok` and applied,
-    with `"already_applied": true` in `data`. `sanitized` counts values that had to be changed to be storable.
+    with `"already_applied": true` in `data`. `sanitized` counts values that had to be changed to be storable. `kept` is what the
+    call's row holds instead of `data`, where that says more than may be kept.
     """
 
     ok: bool
@@ -173,6 +174,11 @@ class ToolResult:
     status: int | None = None
     retry_after_s: float | None = None
     sanitized: int = 0
+    kept: dict[str, Any] | None = None
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        return self.data if self.kept is None else self.kept
 
 
 NO_CONTENT: Final = object()  # the other side answered "done" and nothing else

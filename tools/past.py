@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from . import memory
 from .policy import Source
 
 JSON = dict[str, Any]
@@ -20,6 +21,11 @@ class Made:
     labels: frozenset[str]
     args: bytes | None
     applied: bool
+
+
+def carried(tool: str, result: JSON | None) -> frozenset[str]:
+    """The taint of the runs that wrote what this call read from memory."""
+    return frozenset((result or {}).get("labels", ())) if tool in memory.SPECS else frozenset()
 
 
 def labels(made: Iterable[Made]) -> set[str]:

@@ -62,6 +62,13 @@ class PythonAdapter(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
+class MemoryAdapter(Strict):
+    """A tool of the runtime itself; `tools.memory` has all of them, and nobody makes others."""
+
+    kind: Literal["memory"]
+    does: Literal["read", "read_sensitive", "write", "forget"]
+
+
 class Verify(Strict):
     """How to find out whether a write was applied: a read, asked until `probes` answers in a row agree, `delay_s` apart.
 
@@ -128,7 +135,7 @@ class Compensate(Strict):
 
 
 class ToolSpec(Strict):
-    adapter: Annotated[HttpAdapter | PythonAdapter | McpAdapter, Field(discriminator="kind")]
+    adapter: Annotated[HttpAdapter | PythonAdapter | McpAdapter | MemoryAdapter, Field(discriminator="kind")]
     description: Annotated[str, Field(min_length=1, max_length=4000)]
     effect: Effect
     idempotency: Literal["key", "none"] = "none"

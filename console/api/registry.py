@@ -21,15 +21,12 @@ from runs.models import Agent, Release
 from runs.spec import Name, ReleaseSpec, ToolName
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
-from tenants.ids import decode
 from tools import catalog, lint
 from tools.models import Tool, ToolVersion
 from tools.spec import Slug, ToolSpec
 
 from .gateway import MAX_BODY, StrictJSONParser, loads, too_large
 from .schemas import AGENT, CHANGES, RELEASE, TOOL, answers, inline, listed
-
-LATER = ("shadow", "canary")  # known verbs whose enforcement is not built
 
 
 class AgentSpec(Strict):
@@ -213,30 +210,6 @@ class Releases(APIView):
         body = body_of(request)
         release, new = releases.make(actor, agent, body["release"] if set(body) == {"release"} else body)
         return Response(release_record(release, agent), status=201 if new else 200)
-
-
-class MoveRelease(APIView):
-    """`promote` and `rollback` move the agent's live pointer; new runs follow it."""
-
-    @extend_schema(operation_id="move_release", request=None, responses=answers({200: AGENT}))
-    def post(self, request: Request, release_id: str, verb: str) -> Response:
-        actor = actor_of(request)
-        actor.need("config:write")
-        try:
-            release = Release.objects.filter(id=decode("rel", release_id), agent__in=agents(actor)).first()
-        except ValueError:
-            release = None
-        if release is None:
-            raise NotFound("release")
-        if verb == "promote":
-            releases.promote(actor, release)
-        elif verb == "rollback":
-            releases.rollback(actor, release)
-        elif verb in LATER:
-            raise Refused("not_supported", f"{verb} is not supported yet.", 422, key=verb)
-        else:
-            raise NotFound("verb")
-        return Response(agent_record(Agent.objects.select_related("live").get(name=release.agent_id)))
 
 
 def flag(request: Request, name: str) -> bool:

@@ -85,7 +85,7 @@ EVENT = record(
 STEP = record("", "role model", "step", calls=LIST)
 RUN = record(
     "run_id tenant agent release state mode deadline_at cost_usd created_at", "outcome ended_at session paused_by",
-    "step max_steps seq release_number", "user last_error stop usage limits input output metadata action",
+    "step max_steps seq release_number", "user last_error stop usage limits input output metadata action rehearsal fork_of",
     "cost_partial degraded cancel_requested", tools_called=TEXTS, tool_results=LIST, rungs=LIST, drafts=TEXTS,
 )  # fmt: skip
 RUNS = listed(RUN)

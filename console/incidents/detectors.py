@@ -4,7 +4,7 @@ A baseline is the median and the median absolute deviation (MAD) of earlier hour
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -72,10 +72,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """`holding`: fingerprints that are not over, whether they fire or not: between the two lines, or not to be told."""
+    """`holding`: fingerprints that are not over, whether they fire or not: between the two lines, or not to be told.
+
+    `values`: fingerprint -> the figure of each subject that has one.
+    """
 
     findings: tuple[Finding, ...]
     holding: frozenset[str]
+    values: Mapping[str, float]
 
 
 def judge(rule: Rule, readings: Iterable[Reading]) -> Looked:
@@ -83,17 +87,19 @@ def judge(rule: Rule, readings: Iterable[Reading]) -> Looked:
     kind = KINDS[rule.kind]
     findings: list[Finding] = []
     holding: set[str] = set()
+    values: dict[str, float] = {}
     for reading in readings:
         value = reading.value
         if value is None or reading.n <= 0 or math.isnan(value):
             continue
         fingerprint = fingerprint_of(rule.name, reading.subject)
+        values[fingerprint] = value
         line = line_of(kind, rule.parameters, baseline_of(reading.past))
         if line is None or value >= line.clear:
             holding.add(fingerprint)
         if line is not None and value >= line.trigger and (reading.certain or reading.n >= rule.parameters.minimum):
             findings.append(found(rule, kind, reading, value, line))
-    return Looked(tuple(findings), frozenset(holding))
+    return Looked(tuple(findings), frozenset(holding), values)
 
 
 def baseline_of(past: Sequence[float]) -> Baseline | None:

@@ -62,7 +62,7 @@ KINDS: Mapping[str, Kind] = {
              Parameters(window_minutes=10, threshold=2, minimum=20, k=4)),
         Kind("audit_chain", "level", "count", "", "Chains that do not verify", "The audit trail does not verify", "critical", "audit-chain",
              Parameters(window_minutes=10, threshold=1, minimum=1, hold_minutes=0, clear_ratio=1), history=False, standing=True),
-        Kind("release_guard", "level", "count", "release", "Guards that fired", "{of} is worse than its baseline", "major", "",
+        Kind("release_guard", "level", "count", "release", "Guards that fired", "{of} is worse than its baseline", "major", "planner-loops",
              Parameters(window_minutes=10, threshold=1, minimum=1), history=False),
     )
 }  # fmt: skip

@@ -143,8 +143,10 @@ def subject_of(subject: Subject) -> dict[str, str]:
 def open_for(
     tenant: UUID | None, kind: str, subject: dict[str, str], sentence: str, *, value: float, threshold: float,
     baseline: dict[str, float] | None = None, runs: Iterable[tuple[UUID, float]] = (), now: datetime | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Incident | None:  # fmt: skip
     """For what is measured elsewhere, such as a release under watch (kind `release_guard`, subject {release, agent}).
+    `more`: of its evidence.
 
     None: the detector is off or does not look at this tenant, or the same is open already.
     """
@@ -156,7 +158,7 @@ def open_for(
     key, found = (about.about, subject.get(about.about, "")), list(runs)
     evidence = {
         "metric": about.metric, "unit": about.unit, "sentence": sentence, "threshold": threshold, "baseline": baseline,
-        "window": None, "series": [], "runs": examples(found), "changes": [], "value": value,
+        "window": None, "series": [], "runs": examples(found), "changes": [], "value": value, **(more or {}),
     }  # fmt: skip
     opening = Opening(
         tenant=tenant, title=about.title.format(of=subject.get("agent") or key[1]), severity=row.severity, text=sentence, subject=subject,

@@ -97,7 +97,7 @@ def evidence(incident: Incident) -> JSON:
         "spoken": figure.spoken(held, drawn) if drawn else "",
         "threshold": value_words(incident, held.get("threshold")),
         "value": value_words(incident, (held.get("window") or {}).get("value")),
-        "changes": [{**each, "words": figure.words(each)} for each in held.get("changes") or ()],
+        "changes": [{**each, "words": figure.words(each), "clock": str(each["at"])[11:16]} for each in held.get("changes") or ()],
     }
 
 

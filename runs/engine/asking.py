@@ -28,6 +28,7 @@ from . import previews, rulings
 from .flight import JSON, Flight, Intent, ToolCall, Turn
 from .lease import Stale
 from .services import Services
+from .stance import is_restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def open_requests(
         data |= {"group": a.group} if a.group else {}
         data |= {"preview_sha256": rulings.digest_of(canonical.dumps(a.preview))} if a.preview else {}
         told.append(event(Kind.APPROVAL_REQUESTED, step_id=step, ord=a.call.ord, tool=a.call.name, data=data))
-        if by_grant(approval):
+        if not is_restored(run.rungs) and by_grant(approval):  # a yes in advance knows nothing of a restore
             told.append(event(Kind.APPROVAL_DECIDED, step_id=step, ord=a.call.ord, tool=a.call.name, result="ok", data=told_of(approval)))
             opened.granted[a.call.ord] = approval.id
     opened.parked = len(opened.granted) < len(asks)

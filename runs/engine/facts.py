@@ -6,7 +6,7 @@ from runs.states import CallState
 from tools import past
 from tools.policy import Source
 
-from .flight import JSON, Flight, Turn
+from .flight import JSON, Flight, ToolCall, Turn
 from .services import Services
 
 TOOK_IN = (CallState.DONE, CallState.FAILED_NOT_APPLIED, CallState.UNKNOWN)  # once sent: also an error may carry somebody's text
@@ -35,13 +35,16 @@ def run(f: Flight, turn: Turn | None) -> JSON:
 def made(f: Flight) -> list[past.Made]:
     """What the run sent and heard of again."""
     return [
-        past.Made(
-            turn.step, call.ord, call.name, labels_of(f, call.name), call.args, call.state in MAY_BE_APPLIED or call.error in UNSENT
-        )
+        past.Made(turn.step, call.ord, call.name, brought(f, call), call.args, call.state in MAY_BE_APPLIED or call.error in UNSENT)
         for turn in f.turns
         for call in turn.calls
         if (call.attempt > 0 and call.state in TOOK_IN) or call.error in UNSENT  # what was kept instead counts as if it were sent
     ]
+
+
+def brought(f: Flight, call: ToolCall) -> frozenset[str]:
+    """By its tool, and by what was read from memory: that is as tainted as the runs that wrote it."""
+    return labels_of(f, call.name) | past.carried(call.name, call.result)
 
 
 def labels_of(f: Flight, tool: str) -> frozenset[str]:

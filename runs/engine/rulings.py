@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from runs import budgets, retries
@@ -20,7 +20,9 @@ from tools.definitions import ToolDefinition
 from . import critic, facts, halts, repeats
 from .flight import JSON, Ending, Flight, Intent, ToolCall, Turn
 from .journal import Changed, Planned
+from .stance import RESTORED
 
+RESTORED_WHY = "The database was restored from a backup: this run may have made this change before. Look there first."
 HOLD_MARGIN_S = 2.0  # a write in flight is not taken over before its wall deadline and this
 
 
@@ -169,6 +171,8 @@ def decide(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition | N
     offered, enabled = definition is not None, call.name in f.snapshot.enabled
     mode: policy.Mode = f.stance.mode  # type: ignore[assignment]
     decision = policy.decide(seen, f.snapshot.rows, f.snapshot.rules, offered=offered, enabled=enabled, mode=mode)
+    if f.stance.restored and definition and definition.mutating and decision.verdict in ("allow", "ask"):
+        return replace(decision, verdict="ask", why=RESTORED_WHY, by=f"{RESTORED}; {decision.by}", approvers=max(1, decision.approvers))
     if f.action and decision.verdict == "draft":
         return policy.Decision("ask", "A call that a person names is seen by another one.", "action", 1)
     if decision.verdict == "allow" and definition and definition.mutating and f.stance.ask_writes:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 JSON = dict[str, Any]
+RESTORED = "restored"  # what led to a rung that no ladder has: the database was restored while the run was in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class Stance:
     last_step: int | None = None  # no turn after this one
     single_after: int | None = None  # one model call without tools after this step, and that is the answer
     ask_writes: bool = False
+    restored: bool = False  # a backup was restored under it: any write may have been made before
 
     def single_due(self, step: int) -> bool:
         """Whether the one turn without tools is still to come. `step`: the last one there is."""
@@ -31,4 +33,8 @@ class Stance:
         last = min((entry["last_step"] for entry in rungs if "last_step" in entry), default=None)
         asked = any(entry["do"] == "ask" and not entry.get("limit") for entry in rungs)
         single = next((entry["step"] for entry in rungs if entry["do"] == "single_turn"), None)
-        return cls(strictest, last, single, asked)
+        return cls(strictest, last, single, asked, is_restored(rungs))
+
+
+def is_restored(rungs: list[JSON]) -> bool:
+    return any(entry.get("on") == RESTORED for entry in rungs)

@@ -12,7 +12,7 @@ from runs.states import CallState
 from tools import canonical
 from tools.definitions import CallContext, Credential, ErrorClass, ToolDefinition, ToolResult
 
-from . import effects, facts, holds
+from . import effects, facts, holds, memory_call
 from .circuits import Place
 from .flight import JSON, Flight, ToolCall, Turn
 from .journal import Changed
@@ -77,6 +77,8 @@ async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: floa
     definition = f.release.tools[call.name]
     if f.rehearsal and definition.mutating:  # it was answered from the book; a second lock on the same door
         return ToolResult(False, {"ok": False, "error_type": "policy", "message": NEVER_SENT}, ErrorClass.POLICY, False, 0)
+    if definition.adapter["kind"] == memory_call.KIND:
+        return await memory_call.carry_out(f, e, turn, call, definition, timeout)
     if lacking := missing_credential(f, call.name):
         data = {"ok": False, "error_type": "authorization", "message": lacking}
         return ToolResult(False, data, ErrorClass.AUTHORIZATION, False if definition.mutating else None, 0)
@@ -157,7 +159,7 @@ def retry_after(f: Flight, e: Services, turn: Turn, call: ToolCall, definition: 
 
 def settle(f: Flight, turn: Turn, call: ToolCall, state: CallState, result: ToolResult) -> None:
     call.state, call.result = state, result.data
-    change(f, turn, call, result, encode(result.data))
+    change(f, turn, call, result, encode(result.stored))
 
 
 def change(f: Flight, turn: Turn, call: ToolCall, result: ToolResult, text: str | None) -> None:
@@ -171,7 +173,7 @@ def evidence(call: ToolCall, result: ToolResult) -> JSON:
     return {
         "attempt": call.attempt,
         "status": result.status,
-        "result_sha256": digest_of(canonical.dumps(result.data)),
+        "result_sha256": digest_of(canonical.dumps(result.stored)),
         **({"sanitized": result.sanitized} if result.sanitized else {}),
     }
 

@@ -3,6 +3,7 @@ from .call import Call
 from .draft import DraftDecision
 from .evaluation import Case, Evaluation, Score, Suite
 from .event import Event
+from .memory import MemoryItem, MemoryUse
 from .release import Release
 from .retention import DeletedHistory, Retention
 from .rollout import ReleaseMove, Rollout
@@ -23,6 +24,8 @@ __all__ = [
     "Engine",
     "Evaluation",
     "Event",
+    "MemoryItem",
+    "MemoryUse",
     "ModelDefinition",
     "ModelVersion",
     "Observation",

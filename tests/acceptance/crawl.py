@@ -103,6 +103,7 @@ NUMBERS = {
 }  # fmt: skip
 NAMES = {  # beginning of the address -> the name that the furnished tenant has there
     "/api/v1/tools/": "{word}_tool", "/tools/-/rules/of/": "{word}", "/tools/": "{word}_tool", "/api/v1/agents/": "{word}-agent",
+    "/agents/": "{word}-agent",
     "/api/v1/groups/": "{word}", "/api/v1/channels/": "{word}", "/channels/": "{word}", "/api/v1/rules/": "{word}",
     "/api/v1/detectors/": "tool_errors", "/detectors/": "tool_errors", "/runbooks/": "tool-timeouts", "/incidents/": "go_read_only",
     "/api/v1/suites/": "{word}", "/evals/suites/": "{word}",

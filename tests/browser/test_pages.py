@@ -20,6 +20,7 @@ PAGES = (
     "/runs/{asking}/", "/approvals/{budget}/", "/approvals/{budget}/?confirm=approve",
     "/tools/-/matrix/", "/tools/-/matrix/?tenant=acme&tool=create_ticket&agent=support-triage", "/tools/-/rules/",
     "/tools/-/rules/of/no-exfiltration/?tenant=-", "/tools/-/versions/?tenant=-&to=1", "/tools/create_ticket/what-if/",
+    "/?period=30d", "/agents/", "/agents/support-triage/", "/compare/", "/compare/runs/", "/compare/runs/?a={succeeded}&b={failed}",
     "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/", "/metric-definitions/",
     "/evals/", "/evals/checks/", "/evals/scores/", "/evals/from-run/{succeeded}/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",

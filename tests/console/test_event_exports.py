@@ -74,7 +74,8 @@ async def test_a_run_of_twenty_thousand_events_is_read_by_page_stream_export_and
     assert (answer.status, answer.content_type) == (200, "application/x-ndjson")
     assert [one["seq"] for one in exported] == list(range(1, MANY + 1))
 
-    paged, after = [], "0"
+    paged: list[dict[str, Any]] = []
+    after = "0"
     while after:
         async with site.session.get(f"{site.url}/runs/{run.run_id}/events", params={"after": after}) as answer:
             body = await answer.json()

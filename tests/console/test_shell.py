@@ -67,7 +67,7 @@ def test_every_page_marks_itself_in_the_navigation(world: World, address: str) -
 
 def test_the_navigation_offers_what_the_person_may_open(world: World, settings: Any) -> None:
     client = browser(world.operator)
-    operate = ["Overview", "Runs", "Approvals", "Tools", "Models", "Spend", "Kill switches"]
+    operate = ["Overview", "Runs", "Approvals", "Incidents", "Agents", "Tools", "Models", "Spend", "Kill switches"]
     assert groups(client) == {"Operate": operate, "Improve": ["Evals"], "Govern": ["Changes", "Standing grants", "Channels", "API docs"]}
     User.objects.filter(pk=world.operator.user.pk).update(is_staff=True)
     settings.DEMO = True

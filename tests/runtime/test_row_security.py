@@ -14,7 +14,7 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib import admin
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
-from django.db.models import Q
+from django.db.models import Q, UUIDField
 from django.db.utils import load_backend
 from django.test import Client
 from psycopg import errors, sql
@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 
 from approvals.models import Approval
 from console import spending
-from console.database import APPEND_ONLY, confined_role, grant, plain_roles
+from console.database import APPEND_ONLY, BY_TRIGGERS, confined_role, grant, plain_roles
 from console.embedded import binaries
 from console.embedded.account import server_account
 from console.embedded.places import SHARED
@@ -188,6 +188,8 @@ def test_no_scope_writes_rows_of_another_tenant(two: tuple[Furnished, Furnished]
     a, b = (made.world.tenant.id for made in two)
     with psycopg.connect(urls.owner, autocommit=True) as owner:
         for table, guard in GUARDED.items():
+            if table in BY_TRIGGERS:
+                continue  # nobody who serves writes those at all
             mine = len(rows_of(urls, table, a)[a])
             stolen = copied(owner, table, b)
             for scope in ((), (a,)):
@@ -227,7 +229,8 @@ def belongs(table: str) -> str:
 
 def fresh(table: str) -> dict[str, Any]:
     """A key that is not there yet."""
-    return {"id": str(new_id()) if table in ("console_incident", "console_policybacktest", "runs_switch") else 10**6}
+    model = next(model for model in apps.get_models(include_auto_created=True) if model._meta.db_table == table)
+    return {model._meta.pk.column: str(new_id()) if isinstance(model._meta.pk, UUIDField) else 10**6}
 
 
 # the one door -----------------------------------------------------------------------------------------------------------------

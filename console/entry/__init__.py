@@ -1,0 +1,1 @@
+"""How a person gets in: tries that are counted, second factors, sessions that end, invitations, and an identity provider."""
