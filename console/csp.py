@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
 HEADERS = {
@@ -24,6 +25,8 @@ def stamp(response: HttpResponseBase) -> HttpResponseBase:
     """Set the headers; one that a view set itself stays."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    if settings.SECURE_HSTS_SECONDS:  # the address that people use is https
+        response.headers.setdefault("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}")
     return response
 
 

@@ -1,12 +1,12 @@
 """Which rows a period is made of: those that are kept (`console.rollups`), and what is not counted yet.
 
-The hour that runs now, and hours that were never counted, are counted from the runs themselves when they are read, as long as these
-are few (`RAW_MOST`). Where they are many, what was counted last is read, which is seconds old while background jobs run;
-`Reading.as_of` says when that was.
+Background jobs count the hour that runs now every few seconds, and that is what is read while it is `FRESH`. Where they do not, and for
+hours that were never counted, the runs themselves are counted when they are read, as long as they are few (`RAW_MOST`). Where they
+are many, what was counted last is read; `Reading.as_of` says when that was.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +16,10 @@ from tenants.ids import first_at
 
 from .models import CallHour, FoldedHour, RunHour
 from .rollups import HOUR, hour_of, hours_between, measure
+from .stored_hours import Apart, asked_of, rows
 
 Scope = UUID | None  # a tenant, or None: all of them
+FRESH = timedelta(seconds=20)  # a little more than a round of background jobs takes
 RAW_MOST = 200  # runs that are counted while a page waits: a few hundredths of a second
 FEW = """
 select count(*) from (select from run r where {scope} r.id >= %(first)s and r.created_at >= %(since)s and r.created_at < %(until)s
@@ -58,21 +60,25 @@ def cut_of(part: Part) -> Cut:
     return part if isinstance(part, Cut) else Cut(part)
 
 
-def read(part: Part, since: datetime, until: datetime, *, runs: bool = True, calls: bool = True) -> Reading:
-    """The rows of the hours that `since` to `until` touches. Six small queries at most, however many runs there are."""
+def read(
+    part: Part, since: datetime, until: datetime, *, runs: bool = True, calls: bool = True, apart: tuple[Apart, ...] = ()
+) -> Reading:
+    """The rows of the hours that `since` to `until` touches, for reading only. Five small queries at most, however many runs there are.
+
+    Only what is said to be told `apart` is: of the rest there may be one row for all, without its name.
+    """
     cut, now = cut_of(part), datetime.now(UTC)
     wanted = [at for at in hours_between(since, until) if at <= now]
     counted = dict(FoldedHour.objects.filter(hour__gte=hour_of(since), hour__lt=until).values_list("hour", "at"))
-    raw = _raw(cut.scope, [at for at in wanted if at not in counted or at == hour_of(now)], now)
+    raw = _raw(cut.scope, [at for at in wanted if at not in counted or (at == hour_of(now) and counted[at] < now - FRESH)], now)
     fresh = {at for at in wanted if raw and raw[0] <= at < raw[1]}
-    found_runs, found_calls = measure(*raw, cut.scope) if raw else ([], [])
-    if kept := [at for at in counted if at not in fresh]:
-        asked = {"hour__in": kept} | _where(cut)
-        found_runs += RunHour.objects.filter(**asked) if runs else ()
-        found_calls += CallHour.objects.filter(**asked) if calls else ()
+    found_runs, found_calls = _measured(cut, *raw) if raw else ([], [])
+    kept = {hour: at for hour, at in counted.items() if hour not in fresh}
+    found_runs += rows(RunHour, kept, _where(cut), apart) if kept and runs else ()
+    found_calls += rows(CallHour, kept, _where(cut), apart) if kept and calls else ()
     return Reading(
-        [row for row in found_runs if runs and _is_in(row, cut)],
-        [row for row in found_calls if calls and _is_in(row, cut)],
+        found_runs if runs and not cut.of_calls else [],
+        [row for row in found_calls if calls and _is_named(row, cut)],
         now if hour_of(now) in fresh else max(counted.values(), default=None),
         sum(at not in counted and at not in fresh for at in wanted),
     )
@@ -98,14 +104,19 @@ def _few(scope: Scope, since: datetime, until: datetime) -> bool:
 
 
 def _where(cut: Cut) -> dict[str, Any]:
-    asked = {"tenant_id": cut.scope, "agent": cut.agent, "release_id": cut.release}
-    return {name: value for name, value in asked.items() if value}
+    return asked_of(cut.scope, cut.agent, cut.release)
+
+
+def _measured(cut: Cut, since: datetime, until: datetime) -> tuple[list[RunHour], list[CallHour]]:
+    """What is counted is of the tenant already."""
+    runs, calls = measure(since, until, cut.scope)
+    return [row for row in runs if _is_in(row, cut)], [row for row in calls if _is_in(row, cut)]
 
 
 def _is_in(row: RunHour | CallHour, cut: Cut) -> bool:
-    """What was counted from the runs is of the tenant already; of figures by call, those of runs are none."""
-    mine = all(getattr(row, name) == value for name, value in _where(cut).items())
-    if isinstance(row, RunHour):
-        return mine and not cut.of_calls
+    return all(getattr(row, name) == value for name, value in _where(cut).items())
+
+
+def _is_named(row: CallHour, cut: Cut) -> bool:
     wanted = [name for kind, name in ((CallHour.Kind.MODEL, cut.model), (CallHour.Kind.TOOL, cut.tool)) if name and kind == row.kind]
-    return mine and (row.name in wanted if cut.model or cut.tool else True)
+    return row.name in wanted if cut.model or cut.tool else True

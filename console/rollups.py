@@ -75,8 +75,9 @@ def fold(hour: datetime) -> Measured:
     hour = hour_of(hour)
     with transaction.atomic():
         _ask("select pg_advisory_xact_lock(%(key)s)::text", {"key": FOLDING})
+        [[at]] = _ask("select clock_timestamp()", {})  # no two counts of an hour have the same: readers know a new one by it
         runs, calls = measure(hour, hour + HOUR)
-        _replace(hour, runs, calls)
+        _replace(hour, runs, calls, at)
     return runs, calls
 
 
@@ -140,10 +141,10 @@ COUNTS = {"states", "outcomes", "steps", "duration_ms", "cost", "classes", "retr
 
 def plain(row: Model) -> dict[str, Any]:
     """Its figures by name."""
-    return {name: getattr(row, name) for name in _figures(type(row))}
+    return {name: getattr(row, name) for name in figure_names(type(row))}
 
 
-def _figures(model: type[Model]) -> list[str]:
+def figure_names(model: type[Model]) -> list[str]:
     return [field.attname for field in model._meta.concrete_fields if field.attname not in KEYS]
 
 
@@ -166,15 +167,15 @@ def _rows(found: Iterable[tuple[Any, ...]]) -> Measured:
 
 
 def _empty(model: type[Any], **about: Any) -> Any:
-    return model(**about, **{name: {} if name in COUNTS else 0 for name in _figures(model)})
+    return model(**about, **{name: {} if name in COUNTS else 0 for name in figure_names(model)})
 
 
-def _replace(hour: datetime, runs: list[RunHour], calls: list[CallHour]) -> None:
+def _replace(hour: datetime, runs: list[RunHour], calls: list[CallHour], at: datetime) -> None:
     RunHour.objects.filter(hour=hour).delete()
     CallHour.objects.filter(hour=hour).delete()
     RunHour.objects.bulk_create(runs, batch_size=500)
     CallHour.objects.bulk_create(calls, batch_size=500)
-    FoldedHour.objects.update_or_create(hour=hour, defaults={"at": database_now()})
+    FoldedHour.objects.update_or_create(hour=hour, defaults={"at": at})
 
 
 def _ask(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:

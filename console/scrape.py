@@ -72,7 +72,7 @@ def is_loopback(address: str) -> bool:
 
 def families(scope: Scope) -> list[Family]:
     now = timezone.now()
-    reading = read(Cut(scope), metrics.last_hours(now), now)
+    reading = read(Cut(scope), metrics.last_hours(now), now, apart=("agent",))
     lately = {label: metrics.grouped(reading, Cut(scope), label) for label in ("agent", "tool", "model")}
     return [*_standing(scope, reading), *_runs(scope, lately["agent"]), *_calls(scope, lately), *_retries(scope)]
 

@@ -70,6 +70,11 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "django_q",
     "template_partials",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
 ]
 
 MIDDLEWARE = [
@@ -84,6 +89,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 
 ROOT_URLCONF = "console.urls"
@@ -151,6 +157,8 @@ DATABASES = {
     "owner": database(OWNER_URL),
 }
 
+SESSION_ENGINE = "console.entry.sessions"
+SESSION_IDLE_S = int(os.environ.get("SIGNALBOX_SESSION_IDLE_S") or 1800)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
@@ -158,6 +166,30 @@ CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _url.scheme == "https"
 if _url.scheme == "https":
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-session", "__Host-csrf"
+SECURE_HSTS_SECONDS = 365 * 86_400 if _url.scheme == "https" else 0
+
+# Everybody above viewer needs a second factor. By default where people come by https, and not in the demo.
+REQUIRE_MFA = (os.environ.get("REQUIRE_MFA") or ("1" if _url.scheme == "https" and not DEMO else "0")) == "1"
+# Second factors and the identity provider are allauth's; its own pages have no address here.
+MFA_ADAPTER = "console.entry.factors.Adapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_TOTP_ISSUER = "Signalbox"
+MFA_TOTP_TOLERANCE = 1
+MFA_RECOVERY_CODE_DIGITS = 10
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = _url.scheme
+SOCIALACCOUNT_ADAPTER = "console.entry.oidc.Adapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True  # a form may not lead to another site (CSP); `console.entry.oidc.begin` turns foreign links away
+OIDC_ISSUER = os.environ.get("OIDC_ISSUER", "").rstrip("/")
+OIDC_NAME = os.environ.get("OIDC_NAME") or "your identity provider"
+_provider = {
+    "provider_id": "oidc",
+    "name": OIDC_NAME,
+    "client_id": os.environ.get("OIDC_CLIENT_ID", ""),
+    "secret": os.environ.get("OIDC_CLIENT_SECRET", ""),
+    "settings": {"server_url": OIDC_ISSUER},
+}
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [_provider] if OIDC_ISSUER else []}}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -173,7 +205,7 @@ USE_I18N = False
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = HOME / "static"
+STATIC_ROOT = Path(os.environ.get("SIGNALBOX_STATIC") or HOME / "static")
 STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
@@ -258,4 +290,4 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": os.environ.get("SIGNALBOX_LOG_LEVEL", "INFO")},
     "loggers": {"aiohttp.access": {"level": "WARNING"}, "uvicorn.access": {"level": "WARNING"}},
 }
-SILENCED_SYSTEM_CHECKS: list[str] = []
+SILENCED_SYSTEM_CHECKS = ["security.W001"]  # `console.csp.SecurityHeaders` sends those headers, the static files' too; TLS ends at a proxy

@@ -77,6 +77,12 @@ def spelled(tenants: Tenants) -> str:
     return ALL if tenants == ALL else ",".join(sorted(str(UUID(str(tenant))) for tenant in tenants))
 
 
+def said() -> str | None:
+    """What a statement would say now. None: no scope is open."""
+    scope = _present.get()
+    return None if scope is None else ALL if _installation.get() else scope.seen
+
+
 def confine(execute: Callable[..., Any], statement: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
     """Around every statement of a connection: says the scope in the same trip and the same transaction as the statement.
 

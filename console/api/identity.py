@@ -8,6 +8,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.request import Request
 
+from console.entry import required, sessions
 from tenants import keys
 from tenants.actors import Actor
 from tenants.errors import Refused
@@ -84,6 +85,9 @@ def _by_session(request: HttpRequest) -> Actor | None:
     if not isinstance(user, User) or not user.is_active:
         return None
     _check_csrf(request)
+    if required.owed(user):
+        raise Refused("second_factor_needed", "Set up a second factor first, under Settings > Security.", 403)
+    sessions.touch(request)
     return known(actor_for(user, request.session.get(SESSION_TENANT), getattr(request, "request_id", "")))
 
 

@@ -21,6 +21,7 @@ from console import metrics, records, tables
 from console.metric_definitions import COLUMNS, flat, record
 from console.readings import Cut, read
 from console.rollups import HOUR, KEPT, hour_of
+from console.stored_hours import told_apart
 from runs.models import Release
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
@@ -106,7 +107,7 @@ class Summary(APIView):
         actor, asked = asker(request), Grouped.model_validate(request.query_params.dict())
         since, until = period(asked, timezone.now())
         cut = cut_of(actor, asked)
-        reading = read(cut, since, until)
+        reading = read(cut, since, until, apart=told_apart(asked.group_by))
         whole = metrics.grouped(reading, cut, None)[""]
         parts = metrics.grouped(reading, cut, asked.group_by) if asked.group_by else {}
         names = labels(asked.group_by, parts)

@@ -16,7 +16,6 @@ from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import TOTP, format_hotp_value, generate_totp_secret, hotp_value, yield_hotp_counters_from_time
 from allauth.mfa.webauthn.internal import auth as webauthn
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q
@@ -26,12 +25,11 @@ from qrcode.image.svg import SvgPathImage
 
 from console.api.identity import actor_for
 from console.entry import guesses
+from console.entry.required import Kind, kinds
 from tenants import audit, credentials
 from tenants.errors import Refused
 from tenants.models import User
-from tenants.roles import Role
 
-Kind = Authenticator.Type
 NOWHERE = UUID(int=0)  # factors belong to people, not to tenants
 SEALED_AS = "second factor"
 
@@ -49,25 +47,16 @@ class Adapter(DefaultMFAAdapter):
         return "Signalbox"
 
 
-def kinds(user: User) -> set[str]:
-    """What the person has besides the password; recovery codes alone are nothing."""
-    return set(Authenticator.objects.filter(user=user).exclude(type=Kind.RECOVERY_CODES).values_list("type", flat=True))
-
-
-def owed(user: User) -> bool:
-    """Whether nothing works for this person before they have set up a second factor: everybody above viewer, where it is required."""
-    return settings.REQUIRE_MFA and above_viewer(user) and not kinds(user)
-
-
-def above_viewer(user: User) -> bool:
-    return user.is_platform_admin or user.is_staff or user.memberships.exclude(role=Role.VIEWER).exists()
-
-
 # authenticator apps -----------------------------------------------------------------------------------------------------------
 
 
 def fresh_secret() -> str:
-    return generate_totp_secret()
+    """Sealed: it waits in the session until the app has shown that it knows it."""
+    return Adapter().encrypt(generate_totp_secret())
+
+
+def opened(sealed: str) -> str:
+    return Adapter().decrypt(sealed)
 
 
 def picture(user: User, secret: str) -> str:
@@ -131,7 +120,7 @@ def check(user: User, said: str) -> None:
 
 
 def to_make(user: User) -> dict[str, Any]:
-    """What the browser needs to make one. Its challenge waits in the session."""
+    """What the browser needs to make one, as it reads it. Its challenge waits in the session."""
     return plain(webauthn.begin_registration(user, passwordless=True))
 
 
@@ -207,3 +196,8 @@ def remove(user: User, key: str) -> bool:
 
 def noted(user: User, action: str, row: Authenticator) -> None:
     audit.append(actor_for(user), action, "user", user.pk, after={"factor": row.type, "at": int(time.time())})
+
+
+def reset(user: User) -> None:
+    """All of them, recovery codes included. The caller audits and ends the sessions."""
+    Authenticator.objects.filter(user=user).delete()

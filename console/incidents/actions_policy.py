@@ -10,7 +10,7 @@ from tenants.models import Tenant
 from tools import catalog, permissions
 from tools.models import Permission, Tool, ToolVersion
 
-from .actions_types import JSON, Button, Done, Place, Preview, joined, lately, plural, refusal
+from .actions_types import JSON, Button, Done, Place, Preview, joined, lately, platform_only, plural
 
 SETTINGS = ("decision", "approvers", "loosen", "group")
 
@@ -22,7 +22,7 @@ class SetTool:
     enabled: bool
 
     def why_not(self, actor: Actor, place: Place) -> str:
-        return refusal(lambda: catalog.need_platform_admin(actor))
+        return platform_only(actor)
 
     def hindrance(self, place: Place) -> str:
         return f"It is {'on' if self.enabled else 'off'} already." if self.stands(place, {}) else ""

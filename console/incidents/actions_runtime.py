@@ -14,10 +14,10 @@ from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 from tenants.models import Ceiling
-from tools import breakers, catalog
+from tools import breakers
 from tools.models import Breaker
 
-from .actions_types import JSON, Button, Choice, Done, Place, Preview, lately, plural, refusal
+from .actions_types import JSON, Button, Choice, Done, Place, Preview, lately, platform_only, plural, refusal
 
 MOST_WRITES = 50  # that one action undoes
 TYPED_OVER = 20
@@ -84,7 +84,7 @@ class RollBack:
     """The agent's live release becomes the one before."""
 
     def why_not(self, actor: Actor, place: Place) -> str:
-        return refusal(lambda: catalog.need_platform_admin(actor))
+        return platform_only(actor)
 
     def hindrance(self, place: Place) -> str:
         return "" if self.previous(place) else "No release was live before this one."
@@ -191,14 +191,21 @@ class UndoWrites:
 
     def choices(self, actor: Actor, place: Place) -> tuple[Choice, ...]:
         runs = [run for run in Run.objects.filter(pk__in=place.runs).select_related("asked").order_by("id") if actor.sees(run.tenant_id)]
-        lines = ((run, line) for run in runs for line in undoing.of_run(run) if line.undoing.available)
-        return tuple(Choice(f"{run.run_id}.{line.key}", line.says, run.run_id) for run, line in lines)[:MOST_WRITES]
+        lines = [(run, line) for run in runs for line in undoing.of_run(run) if line.undoing.available]
+        found, before = [], set()
+        for run, line in lines[:MOST_WRITES]:
+            same = line.call.name, bytes(line.call.args or b"")
+            found.append(Choice(f"{run.run_id}.{line.key}", line.says, run.run_id, same in before))
+            before.add(same)
+        return tuple(found)
 
     def preview(self, actor: Actor, place: Place) -> Preview:
         found = self.choices(actor, place)
         says = (
             f"{plural(len(found), 'write')} of these runs can be undone now. Each undo is a run of its own, decided like every other write."
         )
+        if any(choice.again for choice in found):
+            says += " Chosen are those that were made before by one of these runs."
         typed = "undo" if len(found) > TYPED_OVER else ""
         return Preview("Undo these writes?", says, "Leave them", typed, lasting=True, choices=found)
 

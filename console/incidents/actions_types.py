@@ -35,11 +35,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the things that a person may leave out."""
+    """One of the things that a person may leave out. `again`: the same was done before by these runs."""
 
     key: str
     words: str
     run_id: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,11 @@ class Preview:
     lasting: bool = False  # nothing takes it back
     asks: str = ""  # the label of a figure that is needed
     choices: tuple[Choice, ...] = ()
+
+    @property
+    def proposed(self) -> list[str]:
+        """Keys of those that are chosen at first: what was done again where anything was, else all."""
+        return [choice.key for choice in self.choices if choice.again] or [choice.key for choice in self.choices]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,11 @@ def refusal(ask: Callable[[], object]) -> str:
     except Refused as refused:
         return refused.message
     return ""
+
+
+def platform_only(actor: Actor) -> str:
+    """Of what belongs to the installation; empty: this person may."""
+    return "" if actor.platform_admin and actor.can("config:write") else "For platform admins: it is done in every tenant at once."
 
 
 def plural(number: int, one: str, many: str = "") -> str:

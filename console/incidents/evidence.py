@@ -13,6 +13,7 @@ from django.db import connection
 
 from console import changes, records
 from console.rollups import FELL_BACK, HOUR, LIMITED, hour_of
+from runs.rehearsals import MODES
 from tenants.ids import encode
 
 from .detectors import Finding, Subject
@@ -34,7 +35,7 @@ where {WINDOW} and e.kind = any(%(kinds)s) and coalesce(e.payload->>'tool', e.pa
 """
 ENDED = f"""
 select r.id, {{figure}}::float from run r
-where r.agent_id = %(name)s and {{only}}
+where r.agent_id = %(name)s and r.mode <> all(%(rehearsals)s) and {{only}}
   and r.id in (select e.run_id from event e where {WINDOW} and e.kind = 'run_completed')
 """
 MADE_TWICE = """
@@ -135,6 +136,7 @@ def touched(place: Place, since: datetime, now: datetime) -> list[tuple[UUID, fl
         "error": "duplicate_request" if place.kind == "duplicate_answers" else "",
         "limited": [outcome.value for outcome in LIMITED],
         "fell_back": [kind.value for kind in FELL_BACK],
+        "rehearsals": list(MODES),
     }
     with connection.cursor() as cursor:
         cursor.execute(f"select * from ({sql}) found (run, value) order by value desc, run desc limit {RUNS}", values)

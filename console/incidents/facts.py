@@ -15,6 +15,7 @@ from console import audit_health
 from console.rollups import FELL_BACK, LIMITED
 from runs.events import Kind
 from runs.models import ModelDefinition
+from runs.rehearsals import MODES
 from tools.breakers import host_port
 from tools.models import Breaker
 
@@ -57,9 +58,10 @@ select r.tenant_id, r.agent_id, count(*), percentile_cont(0.5) within group (ord
 from (
   select distinct e.run_id from event e
   where e.at > %(since)s and e.at <= %(now)s and e.tenant_id = any(%(tenants)s) and e.kind = 'run_completed' limit %(most)s
-) ended join run r on r.id = ended.run_id where r.mode not in ('shadow', 'eval', 'fork') group by 1, 2
+) ended join run r on r.id = ended.run_id where r.mode <> all(%(rehearsals)s) group by 1, 2
 """
-# What was sent and made, by the exact bytes. A second one is one too many; the calls of one tenant's window are few.
+# What was sent and made, by the exact bytes. A second one is one too many; the calls of one tenant's window are few. What a rehearsal
+# would have written has an error class, so it is none.
 DUPLICATES = """
 select tenant_id, name, sum(times - 1), sum(times) from (
   select tenant_id, name, count(*) as times from call
@@ -96,6 +98,7 @@ class Window:
                 "limited": [outcome.value for outcome in LIMITED],
                 "fell_back": [kind.value for kind in FELL_BACK],
                 "most": MOST,
+                "rehearsals": list(MODES),
             }
             with connection.cursor() as cursor:
                 cursor.execute(sql, values)

@@ -1,6 +1,6 @@
 """The chart of an incident's evidence: the frozen series, the line it crossed, what changed meanwhile. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from console.charts import Figure
@@ -20,6 +20,7 @@ def of(evidence: JSON) -> Figure | None:
     window = evidence.get("window") or {}
     if window.get("value") is not None:
         points = [point for point in points if point[0] < window["until"]] + [(window["until"], window["value"])]
+    points += [(point["at"], point["value"]) for point in since(evidence)]
     if not points:
         return None
     unit = str(evidence.get("unit", ""))
@@ -33,6 +34,11 @@ def of(evidence: JSON) -> Figure | None:
     return {"data": data, "layout": layout, "markers": markers(evidence, x[0])}
 
 
+def since(evidence: JSON) -> Sequence[JSON]:
+    """What its detector saw after it opened."""
+    return evidence.get("since") or ()
+
+
 def threshold(evidence: JSON, unit: str, x: list[str]) -> list[Figure]:
     line = evidence.get("threshold")
     if line is None:
@@ -42,10 +48,12 @@ def threshold(evidence: JSON, unit: str, x: list[str]) -> list[Figure]:
     return [{"mode": "lines", "name": f"Threshold {spelled(line, unit)}", "x": x, "y": drawn, "line": look}]
 
 
-def markers(evidence: JSON, since: str) -> list[JSON]:
-    """Releases and changes of the policy within the chart, as lines that lead nowhere: the list below names them."""
-    found = [each for each in evidence.get("changes") or () if each["action"] in MARKED and each["at"] >= since]
-    return [{"at": each["at"], "label": words(each), "url": ""} for each in reversed(found[:MARKERS])]
+def markers(evidence: JSON, begin: str) -> list[JSON]:
+    """Releases and changes of the policy within the chart, as lines that lead nowhere: the list below names them. And its opening."""
+    found = [each for each in evidence.get("changes") or () if each["action"] in MARKED and each["at"] >= begin]
+    drawn: list[JSON] = [{"at": each["at"], "label": words(each), "url": ""} for each in reversed(found[:MARKERS])]
+    window = evidence.get("window") or {}
+    return [*drawn, {"at": window["until"], "label": "opened", "url": ""}] if since(evidence) and window else drawn
 
 
 def words(change: JSON) -> str:
@@ -62,4 +70,5 @@ def spoken(evidence: JSON, figure: Figure) -> str:
     said = [spelled(value / TIMES.get(unit, 1), unit) for value in (min(values), max(values), values[-1])]
     line = evidence.get("threshold")
     end = f" The threshold is {spelled(line, unit)}." if line is not None else ""
-    return f"{evidence.get('metric', 'Value')} over the day before: from {said[0]} to {said[1]}, {said[2]} at the end.{end}"
+    when = "over the day before and since" if since(evidence) else "over the day before"
+    return f"{evidence.get('metric', 'Value')} {when}: from {said[0]} to {said[1]}, {said[2]} at the end.{end}"

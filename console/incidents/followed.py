@@ -1,7 +1,7 @@
 """How the figure of a live incident goes on after it opened: points of its chart, few enough to keep. Pure."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .detectors import Looked
@@ -21,7 +21,8 @@ def noted(evidence: JSON, at: datetime, value: float | None, *, last: bool) -> J
     points = evidence.get("since") or []
     if not (last or due(points, at, value, evidence.get("threshold"))):
         return None
-    return {**evidence, "since": [*points, {"at": at.isoformat(), "value": value}]}
+    told = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {**evidence, "since": [*points, {"at": told, "value": value}]}
 
 
 def due(points: Sequence[JSON], at: datetime, value: float | None, threshold: float | None) -> bool:

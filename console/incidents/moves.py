@@ -17,6 +17,7 @@ from tenants import audit
 from tenants.actors import Actor
 
 from .evidence import RUNS
+from .followed import noted
 
 JSON = dict[str, Any]
 Entry, State = IncidentEntry.Kind, Incident.State
@@ -65,13 +66,28 @@ def begin(opening: Opening, at: datetime, actor: Actor | None = None) -> Inciden
 def still(incident: Incident, value: float, now: datetime) -> bool:
     """Its finding stands. A line in the log when it is a quarter worse than ever."""
     worst = incident.worst if incident.worst is not None else value
-    values = {"value": value, "worst": max(worst, value), "seen_at": now, "clear_since": None}
+    values = {"value": value, "worst": max(worst, value), "seen_at": now, "clear_since": None} | point(incident, value, now)
     with transaction.atomic():
         if not live(incident).update(**values):
             return False
         if value > worst * WORSE:
             log(incident, Entry.VALUE, None, data={"value": value, "before": worst}, at=now)
     return True
+
+
+def point(incident: Incident, value: float | None, now: datetime, *, last: bool = False) -> JSON:
+    """What to write so that its chart goes on. Two who look at once may lose one of two points, and nothing else."""
+    evidence = noted(incident.evidence, now, value, last=last)
+    if evidence is None:
+        return {}
+    incident.evidence = evidence
+    return {"evidence": evidence}
+
+
+def followed(incident: Incident, value: float | None, now: datetime) -> None:
+    """It does not fire now, and is not over yet."""
+    if values := point(incident, value, now):
+        live(incident).update(**values)
 
 
 def cleared(incident: Incident, now: datetime) -> bool:
@@ -84,10 +100,11 @@ def not_cleared(incident: Incident) -> bool:
 
 
 @transaction.atomic
-def over(incident: Incident, now: datetime) -> bool:
+def over(incident: Incident, now: datetime, value: float | None) -> bool:
     """Resolved by its detector, which saw nothing of it since `clear_since`."""
     calm = live(incident).filter(clear_since=incident.clear_since)
-    if not calm.update(state=State.RESOLVED, resolved_at=now, resolved_by=None, clear_since=None):
+    end = point(incident, value, now, last=True)
+    if not calm.update(state=State.RESOLVED, resolved_at=now, resolved_by=None, clear_since=None, **end):
         return False
     log(incident, Entry.RESOLVED, None, "The detector sees nothing of it any more.", at=now)
     return True

@@ -15,6 +15,7 @@ from . import moves, settings
 from .detectors import Finding, Looked, Reading, Rule, Subject, fingerprint_of, judge
 from .evidence import Place, examples, frozen
 from .facts import READ, Window
+from .followed import of_look
 from .kinds import KINDS, OUTSIDE
 from .moves import Opening
 from .past import Histories, Past, compared, least_of
@@ -93,7 +94,8 @@ def settle(made: Look, row: Detector, rule: Rule, tenant: UUID | None, looked: L
             arise(made, row, rule, tenant, finding)
     for (owner, fingerprint), incident in live.items():
         if owner == tenant and incident.detector == row.name and fingerprint not in firing:
-            calm_down(made, rule, incident, holding=fingerprint in looked.holding)
+            value = of_look(looked, fingerprint, KINDS[rule.kind].unit)
+            calm_down(made, rule, incident, value, holding=fingerprint in looked.holding)
 
 
 def arise(made: Look, row: Detector, rule: Rule, tenant: UUID | None, finding: Finding) -> None:
@@ -122,15 +124,18 @@ def last_of(tenant: UUID | None, fingerprint: str) -> Incident | None:
     return rows.filter(fingerprint=fingerprint).order_by("-resolved_at").first()
 
 
-def calm_down(made: Look, rule: Rule, incident: Incident, *, holding: bool) -> None:
+def calm_down(made: Look, rule: Rule, incident: Incident, value: float | None, *, holding: bool) -> None:
     """Over once it looked over for `hold_minutes` without a break."""
     if holding:
         moves.not_cleared(incident)
+        moves.followed(incident, value, made.now)
         return
     if incident.clear_since is None and moves.cleared(incident, made.now):
         incident.clear_since = made.now
     if incident.clear_since and incident.clear_since <= made.now - timedelta(minutes=rule.parameters.hold_minutes):
-        made.resolved += moves.over(incident, made.now)
+        made.resolved += moves.over(incident, made.now, value)
+        return
+    moves.followed(incident, value, made.now)
 
 
 def subject_of(subject: Subject) -> dict[str, str]:

@@ -12,6 +12,7 @@ from django.utils.crypto import constant_time_compare
 
 from console.api import runs
 from console.api.identity import SESSION_TENANT, actor_for
+from console.entry import required
 from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import User
@@ -70,6 +71,8 @@ def signed_in(session_key: str) -> Actor:
     known = session.get(BACKEND_SESSION_KEY) in settings.AUTHENTICATION_BACKENDS
     if not user or not known or not constant_time_compare(session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash()):
         raise Turned(SIGNED_OUT)
+    if required.owed(user):
+        raise Turned(RIGHTS_CHANGED)
     try:
         return actor_for(user, session.get(SESSION_TENANT))
     except Refused:

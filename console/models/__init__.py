@@ -2,6 +2,7 @@
 
 from .backtest import PolicyBacktest
 from .channel import Channel, Delivery
+from .entry import ConsoleSession, Guess, Invitation
 from .examination import Examination
 from .incident import Detector, Incident, IncidentEntry, IncidentRun, Severity
 from .rollup import CallHour, FoldedHour, RunHour
@@ -11,13 +12,16 @@ from .telemetry import TelemetryExport, TelemetrySent
 __all__ = [
     "CallHour",
     "Channel",
+    "ConsoleSession",
     "Delivery",
     "Detector",
     "Examination",
     "FoldedHour",
+    "Guess",
     "Incident",
     "IncidentEntry",
     "IncidentRun",
+    "Invitation",
     "PolicyBacktest",
     "RunHour",
     "Runbook",

@@ -37,7 +37,7 @@ def page(request: HttpRequest) -> HttpResponse:
     actor.need("config:read")
     chosen = selection(actor, request.GET, agent="", release="")
     window = chosen.window
-    made = metrics.grouped(read(chosen.cut, window.since, window.until), chosen.cut, "agent")
+    made = metrics.grouped(read(chosen.cut, window.since, window.until, apart=("agent",)), chosen.cut, "agent")
     rows = [{"agent": agent, "made": made.get(agent.name, NONE)} for agent in agents_of(actor)]
     context = {"rows": rows, "chosen": chosen, "periods": periods(request.path, chosen), "kept": urlencode(chosen.address)}
     return render(request, "pages/agents.html", context)
@@ -56,7 +56,7 @@ def one(request: HttpRequest, name: str) -> HttpResponse:
     part = request.GET.get("part")
     if part not in (None, "series"):
         raise Http404
-    found = charted(chosen)
+    found = charted(chosen, apart=("release",))
     context = {"charts": drawn(found), "fragment": f"{request.path}?{urlencode(chosen.address | {'part': ''})}"}
     if part:
         return render(request, "components/chart_data.html", context)

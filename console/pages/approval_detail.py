@@ -44,6 +44,7 @@ def detail(request: HttpRequest, seat: Seat, found: Approval) -> Context:
         "may": seat.others(found) if hindered in ("own_run", "role", "group", "spoken") else [],
         "reason_needed": needs_reason(found, Verdict.APPROVE),
         "grave": step_up.is_grave(found),
+        "proof": step_up.proof_of(seat.actor.user) if step_up.is_grave(found) else "",
         "password_needed": hindered != "closed" and step_up.asked_of(request.session, found),
         "may_edit": seat.may_edit(found) and bool(schema),
         "may_break": seat.may_break(found),

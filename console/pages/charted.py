@@ -19,6 +19,7 @@ from console.histograms import quantile
 from console.metrics import ToolHealth
 from console.readings import Cut, Reading, read
 from console.run_charts import Drawn
+from console.stored_hours import Apart
 from console.windows import SPANS, Window
 from runs.models import Agent, Release
 from tenants.actors import Actor
@@ -84,10 +85,10 @@ def release_id(text: str) -> Any:
         raise NotFound("release") from None
 
 
-def charted(chosen: Selection, *, marked: bool = True) -> Charted:
+def charted(chosen: Selection, *, marked: bool = True, apart: tuple[Apart, ...] = ()) -> Charted:
     """One reading for both stretches. `marked`: with what changed meanwhile, which figures alone do not need."""
     window, cut = chosen.window, chosen.cut
-    reading = read(cut, window.before.since, window.until)
+    reading = read(cut, window.before.since, window.until, apart=apart)
     now, before = split(reading, window.since)
     whole, marks = figures_of(now, cut), changes.markers(cut.scope, window.since, window.until) if marked else ()
     drawn = Drawn(window, stretches(now, cut, window), whole, reverse("runs"), chosen.query, marks)

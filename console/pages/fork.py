@@ -7,7 +7,6 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 from pydantic import ValidationError
 
@@ -92,31 +91,30 @@ class ForkForm(forms.Form):
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def page(request: HttpRequest, run_id: str) -> HttpResponse:
-    """`?step=3`: the first step that is taken anew."""
+    """`?step=3`: the first step that is taken anew; `?call=2.1`: whose result is to be another one."""
     actor: Actor = request.actor  # type: ignore[attr-defined]
     actor.need("runs:write")
     run = run_facts.find(actor, run_id)
     step = paging.number(request.GET.get("step"), "step", 1, 1, 1000)
     data = request.POST if request.method == "POST" else None
-    form = form_of(run, step, data)
+    form = form_of(run, step, data, request.GET.get("call", ""))
     if data is not None and form.is_valid() and (made := forked(actor, run, form)) is not None:
-        other = f"{reverse('compare-runs')}?a={run.run_id}&b={made.run_id}"
         messages.success(request, "Forked. The steps before are those of the first run; compare both when it has ended.")
-        return redirect(f"{reverse('run', args=[made.run_id])}?from={other}") if False else redirect("run", made.run_id)
-    live = form["writes"].value() == "live"
-    context = {"run": run, "form": marked(form), "title": run_facts.title_of(run.asked.text), "live": live, "step": step}
+        return redirect("run", made.run_id)
+    context = {"run": run, "form": marked(form), "title": run_facts.title_of(run.asked.text)}
     return render(request, "pages/run/fork.html", context, status=422 if form.errors else 200)
 
 
-def form_of(run: Run, step: int, data: Any) -> ForkForm:
+def form_of(run: Run, step: int, data: Any, call: str = "") -> ForkForm:
     rows = Release.objects.filter(agent_id=run.agent_id).order_by("-number").only("id", "number", "agent_id")[:RELEASES]
     answered = Call.objects.filter(run_id=run.id, ord__gt=0, result__isnull=False)
     answered = answered if data is not None else answered.filter(step__lt=step)
     places = answered.order_by("step", "ord").values_list("step", "ord", "name")[:CALLS]
     calls = [(f"{step}.{ord_}", f"{step}.{ord_} {name}") for step, ord_, name in places]
-    return ForkForm(
-        data, releases=[(row.release_id, f"r{row.number}") for row in rows], calls=calls, initial={"step": step, "input": run.asked.text}
-    )
+    initial: JSON = {"step": step, "input": run.asked.text}
+    if call in dict(calls):
+        initial |= {"call": call, "result": result_of(run, call)}
+    return ForkForm(data, releases=[(row.release_id, f"r{row.number}") for row in rows], calls=calls, initial=initial)
 
 
 def forked(actor: Actor, run: Run, form: ForkForm) -> Run | None:
@@ -140,4 +138,4 @@ def result_of(run: Run, place: str) -> str:
     """What a call came to, to be changed."""
     step, _, ord_ = place.partition(".")
     found = Call.objects.filter(run_id=run.id, step=int(step), ord=int(ord_)).values_list("result", flat=True).first()
-    return json.dumps(found, indent=2, ensure_ascii=False) if found else ""
+    return json.dumps(found, indent=2, ensure_ascii=False)

@@ -29,7 +29,7 @@ def do(request: HttpRequest, incident_id: str, name: str) -> HttpResponse:
     step = number(asked.get("step"), "step", 0, 1, 1000) or None
     place, preview = actions.preview(actor, incident, name, step)
     context: dict[str, Any] = {"incident": incident, "id": str(incident), "preview": preview, "step": step or "", "place": place}
-    context |= {"button": actions.ACTIONS[name].button(place), "said": {}, "chosen": [choice.key for choice in preview.choices]}
+    context |= {"button": actions.ACTIONS[name].button(place), "said": {}, "chosen": preview.proposed}
     if request.method != "POST":
         return render(request, "pages/incident_action.html", context)
     said, chosen = {field: asked.get(field, "") for field in ("reason", "typed", "value")}, tuple(asked.getlist("chosen"))

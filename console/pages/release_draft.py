@@ -59,7 +59,11 @@ class DraftForm(forms.Form):
             self.fields[role].choices = [*none, *((name, name) for name in models)]  # type: ignore[attr-defined]
         for name in NUMBERS:
             self.fields[name] = forms.DecimalField(
-                label=LABELS[name], min_value=Decimal(0), max_digits=15, decimal_places=6, widget=forms.NumberInput({**INPUT, "step": "any"})
+                label=LABELS[name],
+                min_value=Decimal(0),
+                max_digits=15,
+                decimal_places=6,
+                widget=forms.NumberInput({**INPUT, "step": "any"}),
             )
 
     def block(self, base: JSON) -> JSON:

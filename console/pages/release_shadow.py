@@ -100,7 +100,9 @@ def what_they_did(runs: list[Run]) -> dict[UUID, Did]:
         move = Move(step, ord_, roles.get((run, step), ""), name, spoken(state, error), digest(args) if ord_ else "", "", latency, cost)
         moves[run].append(move)
         effects[run][move.place] = effect
-    return {run: Did(moves[run], sum(effect != "read" for place, effect in effects[run].items() if "." in place), effects[run]) for run in ids}
+    return {
+        run: Did(moves[run], sum(effect != "read" for place, effect in effects[run].items() if "." in place), effects[run]) for run in ids
+    }
 
 
 def spoken(state: str, error: str | None) -> str:

@@ -38,7 +38,7 @@ STAGES = {
     "made": ("circle-dashed", "Not out", "idle"),
 }
 EVALUATED = {
-    "pending": ("clock", "Queued", "idle"),
+    "queued": ("clock", "Queued", "idle"),
     "running": ("play", "Running", "run"),
     "failed": ("circle-x", "Could not finish", "fail"),
     "cancelled": ("ban", "Cancelled", "idle"),
@@ -65,7 +65,13 @@ def page(request: HttpRequest) -> HttpResponse:
 
 def under_way(actor: Actor, rollout: Rollout) -> JSON:
     verdict = rr.verdict_of(actor, rollout)
-    return {"rollout": rollout, "id": str(rollout), "look": STATES[rollout.state], "verdict": look_of(verdict), "why": verdict.get("why", "")}
+    return {
+        "rollout": rollout,
+        "id": str(rollout),
+        "look": STATES[rollout.state],
+        "verdict": look_of(verdict),
+        "why": verdict.get("why", ""),
+    }
 
 
 @require_safe
@@ -152,8 +158,9 @@ def eval_look(made: Evaluation) -> Look:
     """Of one that is done, whether every case passed."""
     if made.state in EVALUATED:
         return EVALUATED[made.state]
-    failing = (made.result or {}).get("failing")
-    return ("octagon-alert", f"{len(failing)} failing", "fail") if failing else ("circle-check", "Passed", "ok")
+    told = made.result or {}
+    failed = told.get("runs", 0) - told.get("passed", 0)
+    return ("octagon-alert", f"{failed} of {told['runs']} failed", "fail") if failed else ("circle-check", "Passed", "ok")
 
 
 def tried(actor: Actor, title: str, rollout: Rollout | None) -> JSON:

@@ -57,14 +57,16 @@ OPERATE = (
     Item("Unknown writes", "unknowns", "circle-question-mark", "unknowns", "open", "bad", rare=True),
     Item("Kill switches", "switches", "power-off", "switches", "on", "bad"),
 )
-IMPROVE = (Item("Evals", "evals", "list-checks"),)
+IMPROVE = (Item("Releases", "releases", "rocket"), Item("Evals", "evals", "list-checks"), Item("Memory", "memory", "database"))
 ADMIN = Item("Admin", "admin:index", "shield")
+MEMBERS = Item("Members", "members", "users")
 AUDIT = Item("Audit log", "audit", "scroll-text")
 GOVERN = (
     Item("Changes", "changes", "history"),
     Item("Standing grants", "grants", "list-checks"),
     Item("Channels", "channels", "bell"),
     Item("API docs", "api-docs", "book-open"),
+    Item("Security", "security", "key-round"),
 )
 DEMO = (Item("Demo", "demo", "flask-conical"),)
 
@@ -98,7 +100,7 @@ def navigation(request: HttpRequest, actor: Actor, counts: dict[str, int]) -> li
     groups = (
         ("Operate", OPERATE),
         ("Improve", IMPROVE),
-        ("Govern", (*((ADMIN,) if actor.user.is_staff else ()), *((AUDIT,) if actor.can("audit:read") else ()), *GOVERN)),
+        ("Govern", (*((ADMIN,) if actor.user.is_staff else ()), *((MEMBERS,) if actor.can("config:write") else ()), *((AUDIT,) if actor.can("audit:read") else ()), *GOVERN)),
         ("Demo", DEMO if settings.DEMO else ()),
     )
     return [

@@ -62,7 +62,7 @@ def complete(raw: bytes) -> Answer:
         return error(400, "the simulated model does not stream", "unsupported_parameter")
     try:
         conversation = read_conversation(request)
-        scripted = scripted_turn(conversation.text, conversation.turns)
+        scripted = scripted_turn(conversation.text, conversation.turns) or scripted_turn(conversation.told, conversation.turns)
     except ValueError as problem:
         return error(400, str(problem), "invalid_value")
     if scripted is not None:

@@ -25,9 +25,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`text` is the last user message; outcomes and `turns` (assistant messages) are those after it."""
+    """`text` is the last user message; outcomes and `turns` (assistant messages) are those after it. `told` are the instructions."""
 
     text: str
+    told: str
     offered: frozenset[str]
     outcomes: tuple[Outcome, ...]
     turns: int
@@ -51,6 +52,7 @@ def read_conversation(request: Mapping[str, Any]) -> Conversation:
     after = messages[last + 1 :]
     return Conversation(
         text=content_text(messages[last].get("content")) if last >= 0 else "",
+        told="\n".join(content_text(m.get("content")) for m in messages if m.get("role") == "system"),
         offered=_offered(request),
         outcomes=tuple(_outcomes(after)),
         turns=sum(m.get("role") == "assistant" for m in after),

@@ -1,4 +1,5 @@
-"""Scripted turns: a line `#sim {"turns": [...]}` in the last user message drives the simulated model turn by turn.
+"""Scripted turns: a line `#sim {"turns": [...]}` in the last user message drives the simulated model turn by turn. One in the
+instructions drives it where the user wrote none: so a release of its own can behave badly.
 
 Turn n answers the nth request after that message (n = assistant messages since). A turn is an object with any of
   calls [{name, arguments | arguments_raw, id?}] · text · finish_reason · refusal · usage (null: left out)

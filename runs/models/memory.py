@@ -65,6 +65,10 @@ class MemoryItem(models.Model):
         return encode("mem", self.id)
 
     @property
+    def source_run(self) -> str:
+        return encode("agt", self.run_id)
+
+    @property
     def sensitive(self) -> bool:
         return self.sensitivity == self.Sensitivity.SENSITIVE
 
@@ -92,3 +96,7 @@ class MemoryUse(models.Model):
             models.Index(fields=["item_id"], name="memory_use_of_item"),
             models.Index(fields=["id"], condition=models.Q(gone=True), name="memory_use_gone"),
         ]
+
+    @property
+    def source_run(self) -> str:
+        return encode("agt", self.run_id)

@@ -30,7 +30,7 @@ from tenants.roles import SCOPES, may
 from tests.runtime.furnished import furnish, models
 PREFIX = {"run": "agt", "approvals_approval": "apr", "runs_unknownwrite": "unk", "runs_switch": "swi", "console_delivery": "msg",
           "approvals_standinggrant": "grt", "console_policybacktest": "pbt", "runs_evaluation": "evl",
-          "console_incident": "inc"}
+          "runs_memoryitem": "mem", "console_incident": "inc"}
 def told(made):
     people = {"viewer": made.viewer, "operator": made.world.operator, "approver": made.world.approver, "admin": made.admin}
     access = {}
@@ -95,7 +95,7 @@ IDS = {
     "run_id": "run", "approval_id": "approvals_approval", "unknown_id": "runs_unknownwrite", "switch_id": "runs_switch",
     "delivery_id": "console_delivery", "grant_id": "approvals_standinggrant", "backtest_id": "console_policybacktest",
     "evaluation_id": "runs_evaluation",
-    "incident_id": "console_incident",
+    "incident_id": "console_incident", "memory_id": "runs_memoryitem",
 }  # fmt: skip
 NUMBERS = {
     "delegation_id": "approvals_delegation", "breaker_id": "tools_breaker", "entry_id": "tenants_auditentry",
@@ -111,7 +111,7 @@ NAMES = {  # beginning of the address -> the name that the furnished tenant has 
 ASKED_WITH = {"/api/v1/rules/<": "?tenant={word}", "/tools/-/rules/of/<": "?tenant={word}"}  # a name that holds in one scope
 INSTALLATION = ("/api/v1/models/", "/models/")  # everybody's: there is no foreign one
 # Words that are nobody's: numbers count anew in each run and tenant.
-WORDS = {"verb": ("pause", "promote"), "app_label": ("tenants", "runs"), "step": ("1",), "ord": ("2",), "number": ("1",)}
+WORDS = {"verb": ("pause", "promote"), "app_label": ("tenants", "runs"), "secret": ("nobody",), "step": ("1",), "ord": ("2",), "number": ("1",)}
 ADMIN_IDS = ("object_id", "id")
 
 

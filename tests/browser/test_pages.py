@@ -25,7 +25,7 @@ PAGES = (
     "/evals/", "/evals/checks/", "/evals/scores/", "/evals/from-run/{succeeded}/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
     "/incidents/", "/incidents/{incident}/", "/incidents/{incident}/do/open_breaker/?step=4", "/runbooks/tool-timeouts/", "/detectors/",
-    "/changes/", "/audit/",
+    "/changes/", "/audit/", "/memory/", "/memory/forget/",
 )  # fmt: skip
 TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}
 SHIFTS = """

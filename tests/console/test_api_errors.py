@@ -3,7 +3,10 @@
 import asyncio
 import copy
 import json
+import os
 import re
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -28,12 +31,14 @@ from console.asgi import application
 from console.models import Delivery, Incident
 from runs.models import Run, Switch, UnknownWrite
 from tenants.actors import Actor
+from tests.crash.figures import figure
 from tests.runtime.waiting import DIGEST, World, add_call, make_world, person, waiting
 from tools.models import Breaker, PolicyVersion
 
 from .callers import Caller, caller, key_of, refusal
 from .test_api_registry import DOCUMENT, RELEASE, TOOL
 
+EXAMPLES = 120 if os.environ.get("CHAOS") else 12  # of bodies for each route
 ORDER = {"agent": "support-triage", "input": "Please refund me"}
 
 
@@ -249,6 +254,8 @@ SEEDS: dict[str, list[Any]] = {
     "tools/<str:name>": [TOOL | {"retry": {"max_attempts": 2, "backoff_ms": [1]}, "output_schema": {"type": "object"}, "labels": ["a"]}],
     "agents/<str:name>": [{"tenants": ["acme"]}],
     "agents/<str:name>/releases": [RELEASE | {"budget": {"max_cost_usd": "0.1"}, "deadlines": {"run_s": 1}}],
+    "memory/<str:memory_id>": [{"value": {"a": 1}, "reason": "r"}],
+    "memory/forget": [{"subject": "u", "dry_run": True, "reason": "r"}],
     "config/apply": [
         DOCUMENT
         | {
@@ -312,17 +319,34 @@ def others(world: World, root: Actor) -> dict[str, str]:
     switch = Switch.objects.create(scope="tenant", tenant=world.tenant, drill=True, reason="r", by=root.user)
     breaker = Breaker.objects.create(tenant=world.tenant, host_port="127.0.0.1:1")
     incident = Incident.objects.create(tenant=world.tenant, title="t", severity="minor")
+    place = {"run_id": new_id(), "step": 1, "ord": 1, "expires_at": later, "agent": "a", "owner": "u"}
+    item = MemoryItem.objects.create(tenant=world.tenant, kind="session", session="s", key="k", value=1, **place)
     version = PolicyVersion.objects.create(tenant=None, number=1, document={"permissions": [], "rules": []}, changed_by="root")
     return {
         "delivery_id": str(delivery), "delegation_id": str(delegation.pk), "grant_id": str(grant), "switch_id": str(switch),
-        "breaker_id": str(breaker.pk), "incident_id": str(incident),
+        "breaker_id": str(breaker.pk), "incident_id": str(incident), "memory_id": str(item),
         "number": str(version.number), "backtest_id": "bkt_x", "step": "1", "ord": "2",
         "evaluation_id": "evl_x", "key": "x",
     }  # fmt: skip
 
 
+ANSWERED: Counter[int] = Counter()  # hundreds of the status -> answers
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[None]:
+    """T47, in the long form: how many requests there were, and what they came to."""
+    began = time.monotonic()
+    yield
+    if EXAMPLES > 12 and ANSWERED.total() > 1000:
+        of = {f"of_{hundred}00": ANSWERED[hundred] for hundred in (2, 4, 5)}
+        seconds = time.monotonic() - began
+        figure("T47", f"requests with any body whatever, to all {len(ROUTES)} routes of the API", n=ANSWERED.total(), seconds=seconds, **of)
+
+
+@pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_body_whatever_makes_the_api_fail(ground: tuple[Caller, dict[str, str]], route: str, data: st.DataObject) -> None:
     api, names = ground
@@ -331,6 +355,7 @@ def test_no_body_whatever_makes_the_api_fail(ground: tuple[Caller, dict[str, str
     method = data.draw(st.sampled_from(["POST", "PUT"]))
     kind = data.draw(st.sampled_from(["application/json", "application/json", "application/yaml"]))
     answer = api(method, f"/{address}", raw=json.dumps(body).encode(), content_type=kind)
+    ANSWERED[answer.status_code // 100] += 1
     assert answer.status_code < 500, (method, address, body, answer.content)
     if answer.status_code >= 400:
         refusal(answer)

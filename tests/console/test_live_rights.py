@@ -74,9 +74,9 @@ def switch_off(actor: Any) -> None:
 
 
 def sign_out(actor: Any) -> None:
-    from django.contrib.sessions.models import Session
+    from console.models import ConsoleSession
 
-    Session.objects.all().delete()
+    ConsoleSession.objects.all().delete()
 
 
 @pytest.mark.parametrize(

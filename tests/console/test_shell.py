@@ -68,10 +68,19 @@ def test_every_page_marks_itself_in_the_navigation(world: World, address: str) -
 def test_the_navigation_offers_what_the_person_may_open(world: World, settings: Any) -> None:
     client = browser(world.operator)
     operate = ["Overview", "Runs", "Approvals", "Incidents", "Agents", "Tools", "Models", "Spend", "Kill switches"]
-    assert groups(client) == {"Operate": operate, "Improve": ["Evals"], "Govern": ["Changes", "Standing grants", "Channels", "API docs"]}
+    assert groups(client) == {
+        "Operate": operate,
+        "Improve": ["Releases", "Evals", "Memory"],
+        "Govern": ["Changes", "Standing grants", "Channels", "API docs", "Security"],
+    }
     User.objects.filter(pk=world.operator.user.pk).update(is_staff=True)
     settings.DEMO = True
-    assert groups(client) == {"Operate": operate, "Improve": ["Evals"], "Govern": ["Admin", "Changes", "Standing grants", "Channels", "API docs"], "Demo": ["Demo"]}
+    assert groups(client) == {
+        "Operate": operate,
+        "Improve": ["Releases", "Evals", "Memory"],
+        "Govern": ["Admin", "Changes", "Standing grants", "Channels", "API docs", "Security"],
+        "Demo": ["Demo"],
+    }
 
 
 def test_the_counts_are_those_of_the_persons_tenant(world: World) -> None:
@@ -79,9 +88,14 @@ def test_the_counts_are_those_of_the_persons_tenant(world: World) -> None:
     waiting(world)
     queued(world)
     waiting(other)
-    assert counts(browser(world.operator)) == {"Runs": 2, "Approvals": 1, "Kill switches": 0}
-    assert counts(browser(other.operator)) == {"Runs": 1, "Approvals": 1, "Kill switches": 0}
-    assert counts(browser(person(world.tenant, "root", "admin", platform=True))) == {"Runs": 3, "Approvals": 2, "Kill switches": 0}
+    assert counts(browser(world.operator)) == {"Runs": 2, "Approvals": 1, "Incidents": 0, "Kill switches": 0}
+    assert counts(browser(other.operator)) == {"Runs": 1, "Approvals": 1, "Incidents": 0, "Kill switches": 0}
+    assert counts(browser(person(world.tenant, "root", "admin", platform=True))) == {
+        "Runs": 3,
+        "Approvals": 2,
+        "Incidents": 0,
+        "Kill switches": 0,
+    }
 
 
 def test_the_frame_asks_two_questions_and_none_for_strangers(world: World, django_assert_num_queries: Any, rf: RequestFactory) -> None:

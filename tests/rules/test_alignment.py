@@ -44,7 +44,8 @@ def test_every_place_is_in_one_row_and_in_its_order(left: str, right: str) -> No
     rows = align(left, right, str.lower)
     assert [row.left for row in rows if row.left is not None] == list(range(len(left)))
     assert [row.right for row in rows if row.right is not None] == list(range(len(right)))
-    assert all(left[row.left] == right[row.right] for row in rows if row.same)
+    same = [(row.left, row.right) for row in rows if row.same]
+    assert all(a is not None and b is not None and left[a] == right[b] for a, b in same)
 
 
 @given(st.text("ab", max_size=9), st.text("ab", max_size=9))

@@ -81,7 +81,7 @@ def test_without_a_past_a_comparison_says_nothing(kind: str, bad: float, fine: f
 @pytest.mark.parametrize("value", [None, math.nan])
 @pytest.mark.parametrize("kind", ["tool_errors", "steps_per_run"])
 def test_what_is_no_number_is_no_finding(kind: str, value: float | None) -> None:
-    assert look(kind, value, 100, FEW) == Looked((), frozenset())
+    assert (found := look(kind, value, 100, FEW)).findings == () and found.holding == frozenset()
 
 
 def test_a_past_with_holes_is_compared_with_what_is_there() -> None:

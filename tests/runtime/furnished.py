@@ -182,6 +182,7 @@ def fixed(made: Furnished) -> dict[str, dict[str, Any]]:
         },
         "console_incident": {"subject": {"tool": f"{word}_tool"}, "runbook": word},
         "console_policybacktest": {"proposal": proposal, "days": 7, "state": "failed", "result": {"error": word}},
+        "runs_memoryitem": {"kind": "session", "value": word, "session": word, "subject": word, "labels": [word]},
         "runs_case": {"key": word, "spec": {"key": word, "input": {"text": word}}},
         "runs_evaluation": {"state": "done", "result": {"message": word}},
         "runs_score": {"measures": {"steps": {"value": 1, "n": 1, "at": ["1"], "names": [word]}}},

@@ -43,7 +43,11 @@ from tools import breakers
 from .furnished import Furnished, furnish
 
 pytestmark = pytest.mark.mission("P13.1")
-BORN = {"run": {"state": "queued", "owner": None}, "call": {"state": "ready"}}  # as the trigger lets them begin
+BORN = {  # as triggers and unique keys let them begin
+    "run": {"state": "queued", "owner": None},
+    "call": {"state": "ready"},
+    "runs_case": {"key": "another"},
+}
 OURS = ("tenants", "tools", "approvals", "runs", "console")
 
 
@@ -113,7 +117,7 @@ def test_every_table_is_guarded_or_open_for_a_reason(committed_db: None, urls: U
     ours = {m._meta.db_table: m for m in apps.get_models(include_auto_created=True) if m._meta.app_label in OURS}
     assert sorted(set(ours) - set(GUARDED) - set(OPEN)) == [], "say in console/row_security.py whose rows these are"
     with_tenant = {table for table, model in ours.items() if of_tenants & {field.name for field in model._meta.concrete_fields}}
-    assert {table: OPEN[table] for table in with_tenant - set(GUARDED)} == {"tenants_member": BEFORE}
+    assert {table: OPEN[table] for table in with_tenant - set(GUARDED)} == {"tenants_member": BEFORE, "console_invitation": BEFORE}
     there = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')"
     with psycopg.connect(urls.owner) as owner:
         tables = {name for (name,) in owner.execute(there)}
@@ -334,7 +338,14 @@ def test_who_may_act_installation_wide_is_a_short_list() -> None:
         room = path.relative_to(settings.BASE_DIR)
         if room.parts[0] in OURS and "installation_wide" in path.read_text():
             users.add(str(room))
-    assert users == {"tenants/scope.py", "tenants/audit.py", "tenants/controls.py", "tenants/quotas.py", "runs/releases.py", "console/changes.py"}
+    assert users == {
+        "tenants/scope.py",
+        "tenants/audit.py",
+        "tenants/controls.py",
+        "tenants/quotas.py",
+        "runs/releases.py",
+        "console/changes.py",
+    }
 
 
 # the ORM without our filters --------------------------------------------------------------------------------------------------
