@@ -13,14 +13,15 @@ from django.utils import timezone
 from django.utils.http import urlencode
 
 from approvals.models import Approval
-from runs.models import Call, Run, RunInput
-from runs.states import TERMINAL, CallState, RunState
+from runs.models import Call, RunInput
+from runs.states import CallState, RunState
 from tenants.ids import encode, first_at
 from tenants.models import User
 from tools.models import Permission, Rule, ToolVersion
 
-from . import argument_rows
+from . import argument_rows, metrics
 from .argument_schema import Hidden, masked
+from .readings import Cut
 
 JSON = dict[str, Any]
 State = Approval.State
@@ -53,10 +54,10 @@ def history(found: Approval) -> JSON:
 
 def record(found: Approval) -> JSON:
     """How the agent's runs in this tenant ended in 7 days. `rate`: of 100; None when none ended."""
-    since = timezone.now() - WEEK
-    ended = Run.objects.filter(id__gte=first_at(since), tenant_id=found.tenant_id, agent_id=found.agent, state__in=TERMINAL)
-    counted = ended.aggregate(runs=Count("pk"), good=Count("pk", filter=Q(state=RunState.SUCCEEDED)))
-    return counted | {"rate": round(100 * counted["good"] / counted["runs"]) if counted["runs"] else None}
+    now = timezone.now()
+    made = metrics.summary(Cut(found.tenant_id, found.agent), now - WEEK, now)[""]
+    good = made.states.get(RunState.SUCCEEDED, 0)
+    return {"runs": made.ended, "good": good, "rate": round(100 * good / made.ended) if made.ended else None}
 
 
 def policy(found: Approval) -> JSON:

@@ -60,9 +60,7 @@ def cut_of(part: Part) -> Cut:
     return part if isinstance(part, Cut) else Cut(part)
 
 
-def read(
-    part: Part, since: datetime, until: datetime, *, runs: bool = True, calls: bool = True, apart: tuple[Apart, ...] = ()
-) -> Reading:
+def read(part: Part, since: datetime, until: datetime, *, runs: bool = True, calls: bool = True, apart: tuple[Apart, ...] = ()) -> Reading:
     """The rows of the hours that `since` to `until` touches, for reading only. Five small queries at most, however many runs there are.
 
     Only what is said to be told `apart` is: of the rest there may be one row for all, without its name.

@@ -8,7 +8,7 @@ time and bound the search: from an hour before the period (the clock that makes 
 from .histograms import BUCKET_SQL
 
 RUN_KEY = "p.hour, p.tenant_id, p.agent_id, p.release_id"
-CALL_KEY = f"{RUN_KEY}, case when c.ord = 0 then 'model' else 'tool' end as kind, c.name"
+CALL_KEY = "c.hour, c.tenant_id, c.agent_id, c.release_id, c.kind, c.name"
 COUNTED = "c.attempt > 0 and c.state = any(array['done', 'failed_not_applied', 'unknown'])"  # sent, and settled
 WRONG = f"{COUNTED} and (c.state = 'unknown' or c.error_class <> 'duplicate_request')"
 
@@ -20,9 +20,17 @@ with picked as materialized (
   from run r
   where r.id >= %(first)s and r.id < %(last)s and r.created_at >= %(since)s and r.created_at < %(until)s
     and (%(tenant)s::uuid is null or r.tenant_id = %(tenant)s) and r.mode <> all(%(rehearsals)s)
+), tales as materialized (
+  select {RUN_KEY}, p.id, p.ended, e.kind, case when e.kind = 'retry_scheduled' then e.payload end as payload
+  from picked p join event e on e.run_id = p.id where e.kind = any(%(telling)s)
+), sent as materialized (
+  select {RUN_KEY}, case when c.ord = 0 then 'model' else 'tool' end as kind, c.name, c.ord, c.state, c.attempt, c.latency_ms,
+    c.error_class, c.tokens_in, c.tokens_out, c.cost_micro, c.effect <> 'read' as changes, {COUNTED} as counted, {WRONG} as wrong,
+    c.ord > 0 and c.state = 'blocked' and c.decision->>'decision' = 'deny' as denied
+  from picked p join call c on c.run_id = p.id
 ), told as (
-  select p.id, bool_or(e.kind = any(%(fell_back)s)) as fell_back, bool_or(e.kind = 'policy_violated') as violated
-  from picked p join event e on e.run_id = p.id where p.ended and e.kind = any(%(telling)s) group by 1
+  select e.id, bool_or(e.kind = any(%(fell_back)s)) as fell_back, bool_or(e.kind = 'policy_violated') as violated
+  from tales e where e.ended group by 1
 ), asked as (
   select p.id, count(*) as decided, count(*) filter (where a.state = 'rejected') as rejected
   from picked p join approvals_approval a on a.run_id = p.id
@@ -37,14 +45,14 @@ with picked as materialized (
     count(*) filter (where p.unpriced) as unpriced
   from picked p left join told using (id) left join asked using (id) group by 1, 2, 3, 4
 ), calls as (
-  select {CALL_KEY}, count(*) filter (where {COUNTED}) as calls, count(*) filter (where {WRONG}) as errors,
-    count(*) filter (where {COUNTED} and c.state = 'unknown') as unknown,
-    count(*) filter (where {COUNTED} and c.attempt > 1) as retried, sum(c.attempt) filter (where {COUNTED}) as sends,
-    count(*) filter (where c.ord > 0 and c.state = 'blocked' and c.decision->>'decision' = 'deny') as denied,
-    count(*) filter (where c.ord > 0 and {COUNTED} and c.state = 'done' and c.effect <> 'read') as applied,
-    sum(greatest(c.latency_ms, 0)) filter (where {COUNTED}) as latency_total_ms,
+  select {CALL_KEY}, count(*) filter (where c.counted) as calls, count(*) filter (where c.wrong) as errors,
+    count(*) filter (where c.counted and c.state = 'unknown') as unknown,
+    count(*) filter (where c.counted and c.attempt > 1) as retried, sum(c.attempt) filter (where c.counted) as sends,
+    count(*) filter (where c.denied) as denied,
+    count(*) filter (where c.ord > 0 and c.counted and c.state = 'done' and c.changes) as applied,
+    sum(greatest(c.latency_ms, 0)) filter (where c.counted) as latency_total_ms,
     sum(c.tokens_in) as tokens_in, sum(c.tokens_out) as tokens_out, sum(c.cost_micro) as cost_micro
-  from picked p join call c on c.run_id = p.id group by 1, 2, 3, 4, 5, 6
+  from sent c group by 1, 2, 3, 4, 5, 6
 )
 select {RUN_KEY}, '' as kind, '' as name, x.field, '' as key, coalesce(x.number, 0)::bigint from runs p, lateral (values
   ('started', p.started), ('ended', p.ended), ('budget_exceeded', p.budget_exceeded), ('fell_back', p.fell_back),
@@ -65,15 +73,15 @@ select {RUN_KEY}, p.kind, p.name, x.field, '', coalesce(x.number, 0)::bigint fro
   ('cost_micro', p.cost_micro)
 ) as x (field, number)
 union all
-select {CALL_KEY}, x.field, x.key, count(*) from picked p join call c on c.run_id = p.id, lateral (values
-  ('classes', case when {WRONG} then coalesce(c.error_class, 'unknown') end),
-  ('latency_ms', (case when {COUNTED} then {BUCKET_SQL.format("c.latency_ms")} end)::text)
+select {CALL_KEY}, x.field, x.key, count(*) from sent c, lateral (values
+  ('classes', case when c.wrong then coalesce(c.error_class, 'unknown') end),
+  ('latency_ms', (case when c.counted then {BUCKET_SQL.format("c.latency_ms")} end)::text)
 ) as x (field, key) where x.key is not null group by 1, 2, 3, 4, 5, 6, 7, 8
 union all
-select {RUN_KEY}, case when e.payload ? 'tool' then 'tool' else 'model' end,
+select e.hour, e.tenant_id, e.agent_id, e.release_id, case when e.payload ? 'tool' then 'tool' else 'model' end,
   left(coalesce(e.payload->>'tool', e.payload->>'model', ''), 128), 'retry_classes',
   left(coalesce(e.payload->>'error_type', 'unknown'), 64), count(*)
-from picked p join event e on e.run_id = p.id where e.kind = 'retry_scheduled' group by 1, 2, 3, 4, 5, 6, 7, 8
+from tales e where e.kind = 'retry_scheduled' group by 1, 2, 3, 4, 5, 6, 7, 8
 """
 # Hours of the runs that anything happened to since then.
 TOUCHED = """

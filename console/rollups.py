@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from django.db.models import Model
 
 from runs.events import Kind
-from runs.models import Canary
+from runs.models import Canary, DeletedHistory
 from runs.rehearsals import MODES
 from runs.states import TERMINAL, Outcome
 from tenants.ids import SKEW, first_at
@@ -65,20 +65,28 @@ def measure(since: datetime, until: datetime, tenant: UUID | None = None) -> Mea
         "limited": [outcome.value for outcome in LIMITED],
         "fell_back": [kind.value for kind in FELL_BACK],
         "rehearsals": list(MODES),
-        "telling": [kind.value for kind in (*FELL_BACK, Kind.POLICY_VIOLATED)],
+        "telling": [kind.value for kind in (*FELL_BACK, Kind.POLICY_VIOLATED, Kind.RETRY_SCHEDULED)],
     }
     return _rows(_ask(MEASURE, asked))
 
 
 def fold(hour: datetime) -> Measured:
-    """Counts the hour and keeps that instead of what was kept."""
+    """Counts the hour and keeps that instead of what was kept; nothing once runs of it were deleted, which would count them away."""
     hour = hour_of(hour)
+    if pruned(hour):
+        return [], []
     with transaction.atomic():
         _ask("select pg_advisory_xact_lock(%(key)s)::text", {"key": FOLDING})
         [[at]] = _ask("select clock_timestamp()", {})  # no two counts of an hour have the same: readers know a new one by it
         runs, calls = measure(hour, hour + HOUR)
         _replace(hour, runs, calls, at)
     return runs, calls
+
+
+def pruned(hour: datetime) -> bool:
+    """Whether it was counted while runs were there that are deleted by now."""
+    gone = DeletedHistory.objects.filter(run_id__gte=first_at(hour), run_id__lt=first_at(hour + HOUR))
+    return gone.exists() and FoldedHour.objects.filter(hour=hour).exists()
 
 
 def due(now: datetime, limit: int = AT_ONCE) -> list[datetime]:

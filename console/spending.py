@@ -3,21 +3,26 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import connection
 from django.db.models import QuerySet
 
 from runs.ceilings import LEDGER
+from runs.models import Release
+from runs.rehearsals import MODES
 from tenants import windows
 from tenants.actors import Actor
 from tenants.ids import first_at
 from tenants.models import Ceiling, Spending
 from tenants.quotas import scope_name
 
-from .metrics import Scope
+from .models import CallHour
+from .readings import Cut, Scope, read
 
 DAYS = 14
-STARTED = "r.id >= %(first)s and r.created_at >= %(since)s and r.created_at < %(until)s"
+STARTED = "r.id >= %(first)s and r.created_at >= %(since)s and r.created_at < %(until)s and r.mode <> 'normal' and r.mode = any(%(modes)s)"
+# Rehearsals are in no rollup, and cost what they cost. They are few, and have an index of their own.
 BY_DAY = f"""
 select date_trunc('day', r.created_at, 'UTC'), r.agent_id, count(*), coalesce(sum(r.cost_micro), 0)::bigint, bool_or(r.unpriced)
 from run r where {{scope}} {STARTED} group by 1, 2
@@ -74,7 +79,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Calls of one model in one role."""
+    """Calls of one model in one role: that which the release gives to it, all of them where there are more."""
 
     name: str
     role: str
@@ -132,14 +137,44 @@ def spent(scope: Scope, now: datetime, days: int = DAYS) -> Spent:
     """Of the runs that were accepted on the last `days` days, today included; running ones with what they cost so far."""
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     since = today - timedelta(days=days - 1)
-    asked = {"since": since, "until": now, "first": first_at(since), "tenant": scope}
-    rows = _rows(BY_DAY, scope, asked)
+    asked = {"since": since, "until": now, "first": first_at(since), "tenant": scope, "modes": list(MODES)}
+    reading = read(Cut(scope), since, now, apart=("agent", "release"))
+    rows = [(_midnight(one.hour), one.agent, one.started, one.spent_micro, one.unpriced > 0) for one in reading.runs]
+    rows += _rows(BY_DAY, scope, asked)
     return Spent(
         tuple(_day(since + timedelta(days=n), rows) for n in range(days)),
         _agents(rows),
-        tuple(Model(*row) for row in _rows(BY_MODEL, scope, asked)),
+        _models(reading.calls, _rows(BY_MODEL, scope, asked)),
         any(row[4] for row in rows),
     )
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0)
+
+
+def _models(calls: list[CallHour], rehearsed: list[Any]) -> tuple[Model, ...]:
+    """The dearest first."""
+    sent = [row for row in calls if row.kind == CallHour.Kind.MODEL and row.calls]
+    roles = _roles({row.release_id for row in sent})
+    found: dict[tuple[str, str], list[int]] = {}
+    for name, role, *figures in [
+        *((row.name, roles.get((row.release_id, row.name), ""), row.calls, row.cost_micro, row.tokens_in, row.tokens_out) for row in sent),
+        *rehearsed,
+    ]:
+        found[name, role] = [a + b for a, b in zip(found.get((name, role), [0, 0, 0, 0]), figures, strict=True)]
+    models = [Model(*key, *figures) for key, figures in found.items()]
+    return tuple(sorted(models, key=lambda one: (-one.cost_micro, one.name, one.role)))
+
+
+def _roles(releases: set[UUID]) -> dict[tuple[UUID, str], str]:
+    """What each release has a model do."""
+    found: dict[tuple[UUID, str], str] = {}
+    for pk, models in Release.objects.filter(pk__in=releases).values_list("pk", "spec__models"):
+        for role, one in (models or {}).items():
+            for name in (one["model"], *one.get("fallback", ())) if one else ():
+                found[pk, name] = f"{found[pk, name]}, {role}" if (pk, name) in found else role
+    return found
 
 
 def _day(at: datetime, rows: list[Any]) -> Day:

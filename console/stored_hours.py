@@ -75,7 +75,8 @@ def _read(model: type[Row], hours: list[datetime], asked: Mapping[str, Any], apa
     sums = (f"json_agg({name})" if name in COUNTS else f"sum({name})::bigint" for name in figures)
     where = "".join(f" and {column} = %({column})s" for column in asked)
     group = ", ".join(["hour", *(column for column in keys if keys[column] == column)])
-    sql = f"select hour, {', '.join([*keys.values(), *sums])} from {model._meta.db_table} where hour = any(%(hours)s){where} group by {group}"
+    what = ", ".join([*keys.values(), *sums])
+    sql = f"select hour, {what} from {model._meta.db_table} where hour = any(%(hours)s){where} group by {group}"
     found: dict[datetime, list[Row]] = {}
     with connection.cursor() as cursor:
         cursor.execute(sql, {"hours": hours, **asked})

@@ -65,7 +65,7 @@ def find(secret: str) -> Invitation:
     usable = Invitation.objects.filter(ended_at=None, expires_at__gt=Now(), tenant__active=True)
     found = usable.select_related("tenant").filter(sha256=digest(secret)).first()
     if found is None:
-        raise NotFound
+        raise NotFound("invitation")
     return found
 
 
@@ -82,7 +82,7 @@ def accept(secret: str, password: str) -> User:
     """Refuses password_weak, username_taken 422. Raises NotFound, also for the second of two at once."""
     found = find(secret)
     if Invitation.objects.filter(pk=found.pk, ended_at=None, expires_at__gt=Now()).update(ended_at=Now()) != 1:
-        raise NotFound
+        raise NotFound("invitation")
     user = User(username=found.username, email=found.email)
     strong(password, user)
     if User.objects.filter(username__iexact=found.username).exists():

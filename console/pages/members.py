@@ -48,12 +48,12 @@ def done(actor: Actor, act: str, said: Any) -> str:
     """-> the sentence that says so. Raises NotFound for what is not there."""
     if act == "withdraw":
         if not invitations.withdraw(actor, said.get("invitation", "")):
-            raise NotFound
+            raise NotFound("invitation")
         return "The invitation is withdrawn: its link opens nothing."
     key = said.get("member", "")
     member = Member.objects.select_related("user").filter(tenant=actor.tenant, pk=key if key.isdigit() else None).first()
     if member is None or act not in ("end", "unlock", "reset"):
-        raise NotFound
+        raise NotFound("member")
     user = member.user
     if act == "unlock":
         return f"{user.username} may try again." if guesses.unlock(actor, user) else f"{user.username} was not locked out."

@@ -1,7 +1,6 @@
 """A new release made from another one: its parts as fields, or its whole block as JSON; the difference is shown before it is published."""
 
 import json
-from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -58,13 +57,8 @@ class DraftForm(forms.Form):
             none = [] if role == "planner" else [("", "none of its own")]
             self.fields[role].choices = [*none, *((name, name) for name in models)]  # type: ignore[attr-defined]
         for name in NUMBERS:
-            self.fields[name] = forms.DecimalField(
-                label=LABELS[name],
-                min_value=Decimal(0),
-                max_digits=15,
-                decimal_places=6,
-                widget=forms.NumberInput({**INPUT, "step": "any"}),
-            )
+            number = forms.NumberInput({**INPUT, "step": "any"})
+            self.fields[name] = forms.DecimalField(label=LABELS[name], min_value=0, max_digits=15, decimal_places=6, widget=number)
 
     def block(self, base: JSON) -> JSON:
         said, made = self.cleaned_data, json.loads(json.dumps(base))

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods
 from console import release_records as rr
 from console.api.releases import turned
 from console.release_figures import lines
-from runs import stages
+from runs import releases, stages
 from runs.models import Agent, Release, Rollout
 from runs.rollouts import ENOUGH
 from tenants.actors import Actor
@@ -122,7 +122,7 @@ def asked(release: Release, act: str, form: Reasoned, override: bool) -> JSON:
     return {
         "release": release, "act": act, "form": marked(form), "title": title.format(it=f"{release}"), "button": button, "icon": icon,
         "says": words(release, agent, act), "objection": objection, "override": override and bool(objection),
-        "asked_by": stages.overruled_by(release) if objection else "",
+        "asked_by": releases.overruled_by(release) if objection else "",
     }  # fmt: skip
 
 
@@ -132,8 +132,8 @@ def words(release: Release, agent: Agent, act: str) -> str:
     return {
         "shadow": f"A share of the runs of {live} that have ended is run once more on r{release.number}. Their writes are kept and never "
         "sent; their model calls cost as usual.",
-        "canary": f"A share of new runs gets r{release.number} instead of {live}, and changes things. The watch rolls it back by itself when "
-        "a guard is shown to be worse than its limit.",
+        "canary": f"A share of new runs gets r{release.number} instead of {live}, and changes things. The watch rolls it back by itself "
+        "when a guard is shown to be worse than its limit.",
         "promote": f"New runs of {agent.name} get r{release.number} instead of {live}. Runs in flight end with what they began with.",
         "rollback": f"New runs get {live if trial else 'the release that was live before'} again. What its runs wrote stays; you can undo "
         "chosen writes afterwards.",

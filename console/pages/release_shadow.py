@@ -11,14 +11,14 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from console import release_records as rr
-from console.run_comparison import Line, lines, tally
+from console.run_comparison import Line, Move, lines, tally
 from runs import shadows
 from runs.models import Call, Rollout, Run, Step
 from runs.shadows import Pair
 from tenants.actors import Actor
 from tenants.errors import NotFound
 
-from .compare import Move, digest, title
+from .compare import digest, title
 from .releases import under_way
 from .session import signed_in
 

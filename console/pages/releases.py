@@ -13,7 +13,7 @@ from console.api import paging
 from console.api.evals import evaluations_of
 from console.api.registry import agents
 from console.release_figures import UNKNOWN, lines, look_of
-from runs import stages
+from runs import releases, stages
 from runs.models import Agent, Evaluation, Release, Rollout
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
@@ -128,7 +128,7 @@ def may(actor: Actor, release: Release, agent: Agent, canary: Rollout | None) ->
     on_trial = canary is not None and canary.state in Rollout.OPEN
     objection = stages.objection_to(release) if rr.sees_figures(actor, agent) and not live else ""
     return {
-        "may_move": moves, "live": live, "objection": objection, "asked_by": stages.overruled_by(release) if objection else "",
+        "may_move": moves, "live": live, "objection": objection, "asked_by": releases.overruled_by(release) if objection else "",
         "may_roll_back": moves and (live or on_trial), "may_try": moves and not live and agent.live_id is not None,
         "open_kinds": {one.kind for one in stages.open_ones(agent.name)},
     }  # fmt: skip

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
-from console import deliveries
+from console import deliveries, run_memory
 from console.api import paging
 from console.event_text import text, tone
 from console.status import look
@@ -28,7 +28,7 @@ from runs.states import TERMINAL, RunState
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 
-from . import run_callbacks, run_detail, run_facts, run_limits, run_undo
+from . import run_callbacks, run_detail, run_facts, run_limits, run_rehearsal, run_undo
 from .session import signed_in
 
 MOST = 1_000_000
@@ -110,6 +110,7 @@ def show(request: HttpRequest, actor: Actor, run: Run) -> HttpResponse:
         | tail_of(request, events)
         | asked(run)
         | run_callbacks.of(run, actor)
+        | run_memory.of(run, actor)
     )
     context |= drawn(request, run, events)
     context["room"] = room(sum(not row.hidden for row in context["rows"]))
@@ -137,6 +138,8 @@ def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
         "callouts": run_facts.callouts(run, actor),
         "gauges": run_limits.gauges(run, now),
         "took": (run.ended_at or now) - run.created_at,
+        "rehearsed": run_rehearsal.told(run),
+        "may_fork": writes and run.asked.action is None,
         "may_make_case": over and actor.platform_admin and actor.can("config:write"),
         "may_cancel": writes and not over and not run.cancel_requested,
         "may_retry": writes and over and run.state != RunState.SUCCEEDED and run.asked.action is None,
@@ -248,7 +251,7 @@ def inspector(request: HttpRequest, actor: Actor, run: Run) -> Context:
         selected = run_facts.waterfall_of(run, run_facts.events_of(run), timezone.now()).default
         found = run_detail.detail(run, selected, request.GET.get("tab", ""))
         asked = ""
-    return {"detail": found, "chosen": asked}
+    return {"detail": found, "chosen": asked, "may_fork": actor.can("runs:write") and run.asked.action is None}
 
 
 def callbacks(request: HttpRequest, actor: Actor, run: Run) -> Context:

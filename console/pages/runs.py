@@ -38,11 +38,15 @@ from .session import signed_in
 
 PAGE = 50
 NEW_AT_MOST = 99  # more new runs than this read "99+"
-FILTERS = ("q", "state", "agent", "outcome", "tool", "release", "tenant", "since", "until")
+FILTERS = ("q", "state", "agent", "outcome", "mode", "tool", "release", "tenant", "since", "until")
 SINCE = {"1h": ("Last hour", 1), "24h": ("Last 24 hours", 24), "7d": ("Last 7 days", 24 * 7), "30d": ("Last 30 days", 24 * 30)}
 OPEN = ",".join(state.value for state in RunState if state not in TERMINAL)
 PEOPLE = ",".join(("waiting_approval", "waiting_budget", "needs_reconciliation", "quarantined", "paused"))
 STATES = {OPEN: "Live", PEOPLE: "Needs a person", **{state: look.label for state, look in status.RUN.items()}}
+MODES = {
+    "any": "Any, rehearsals too", "shadow": "Shadow", "eval": "Evaluation", "fork": "Fork", "read_only": "Read only", "draft": "Draft",
+}  # fmt: skip
+REAL = "normal,read_only,draft"  # a list without a choice shows no rehearsals
 CHOICES = 30  # options of one chip
 
 
@@ -140,7 +144,8 @@ def wanted(query: dict[str, str]) -> dict[str, str]:
     """The filters as the API has them."""
     since = SINCE.get(query.get("since", ""))
     moment = (timezone.now() - timedelta(hours=since[1])).isoformat() if since else query.get("since", "")
-    return {**query, "since": moment}
+    mode = query.get("mode") or ("any" if query.get("q", "").startswith("agt_") else REAL)
+    return {**query, "since": moment, "mode": "" if mode == "any" else mode}
 
 
 def turned(rows: QuerySet[Run], given: QueryDict) -> Listing:
@@ -218,6 +223,7 @@ def chips(actor: Actor, query: dict[str, str], agents: list[str]) -> list[Chip]:
         chip(query, "state", STATES),
         chip(query, "agent", {name: name for name in agents[:CHOICES]}),
         chip(query, "outcome", {name: look.label for name, look in status.OUTCOME.items()}),
+        chip(query, "mode", MODES),
         chip(query, "tool", {name: name for name in tools}),
         chip(query, "release", {release.release_id: str(release) for release in newest}),
         chip(query, "since", {name: words for name, (words, _) in SINCE.items()}),

@@ -52,7 +52,7 @@ def page(request: HttpRequest) -> HttpResponse:
         return shown(request)
     name = request.POST.get("session", "")
     if request.POST.get("act") != "end" and not name:
-        raise NotFound
+        raise NotFound("act")
     ended = sessions.end(actor, actor.user, name, keep=request.session.session_key)
     messages.success(request, f"{ended} session{'' if ended == 1 else 's'} ended.")
     return redirect("security")
@@ -195,6 +195,6 @@ def remove(request: HttpRequest) -> HttpResponse:
     if required.required(actor.user) and len(factors.of(actor.user)) < 2:
         raise Refused("factor_needed", "A second factor is required here: add another before you remove the last.", 409)
     if not factors.remove(actor.user, request.POST.get("factor", "")):
-        raise NotFound
+        raise NotFound("second factor")
     messages.success(request, "Removed.")
     return redirect("security")

@@ -22,7 +22,8 @@ from tenants.roles import Role
 
 JSON = dict[str, Any]
 COUNTS = """
-select (select count(*) from run where {tenant} state = any(%(open)s)),
+select (select count(*) from tenants_tenant t, lateral (select from run where tenant_id = t.id and state = any(%(open)s) offset 0) r
+         where {its} true),
        (select count(*) from approvals_approval where {tenant} state = 'pending'),
        (select count(*) from runs_unknownwrite where {tenant} result = ''), (select count(*) from runs_switch where lifted_at is null),
        (select count(*) from console_incident where {tenant} state in ('open', 'acknowledged'))
@@ -128,9 +129,9 @@ def live_counts(actor: Actor) -> dict[str, int]:
 
     A platform admin's are everybody's. One query. The live channel counts runs, approvals and incidents in the same way.
     """
-    tenant = "" if actor.platform_admin else "tenant_id = %(tenant)s and"
+    tenant, its = ("", "") if actor.platform_admin else ("tenant_id = %(tenant)s and", "t.id = %(tenant)s and")
     with connection.cursor() as cursor:
-        cursor.execute(COUNTS.format(tenant=tenant), {"tenant": actor.tenant.id, "open": OPEN})
+        cursor.execute(COUNTS.format(tenant=tenant, its=its), {"tenant": actor.tenant.id, "open": OPEN})
         runs, approvals, unknowns, on, incidents = cursor.fetchone()
     switches_here = len(switches.concerning(actor)) if on else 0
     return {"runs": runs, "approvals": approvals, "unknowns": unknowns, "switches": switches_here, "incidents": incidents}

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from console.sandbox import looping
 from console.sandbox.conversation import Conversation, read_conversation
 from console.sandbox.script import scripted_turn
 from console.sandbox.stories import decide
 
-MODELS = ("sim-small", "sim-medium", "sim-large", "sim-script")
+MODELS = ("sim-small", "sim-medium", "sim-large", "sim-script", looping.MODEL)
 TRAILER = "This answer is simulated."
 #: A fixed moment, so that equal requests get equal bytes.
 _CREATED = 1_767_225_600
@@ -67,11 +68,11 @@ def complete(raw: bytes) -> Answer:
         return error(400, str(problem), "invalid_value")
     if scripted is not None:
         return _scripted(scripted, request, raw)
-    return answer_json(200, _completion(_with_trailer(conversation), request, raw))
+    return answer_json(200, _completion(_with_trailer(conversation, request["model"]), request, raw))
 
 
-def _with_trailer(conversation: Conversation) -> dict[str, Any]:
-    turn = decide(conversation)
+def _with_trailer(conversation: Conversation, model: str) -> dict[str, Any]:
+    turn = looping.decide_worse(conversation) if model == looping.MODEL else decide(conversation)
     return turn | {"text": f"{turn['text']} {TRAILER}"} if turn.get("text") else turn
 
 

@@ -77,6 +77,7 @@ class Run(models.Model):
             models.Index(fields=["owner"], condition=models.Q(owner__isnull=False), name="run_owner"),
             models.Index(fields=["tenant", "-id"], name="run_by_tenant"),
             models.Index(fields=["tenant", "state", "-id"], name="run_by_state"),
+            models.Index(fields=["id"], condition=~models.Q(mode="normal"), name="run_rehearsals"),  # few, and in no rollup
         ]
 
     def __str__(self) -> str:

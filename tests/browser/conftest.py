@@ -112,7 +112,8 @@ def violations(page: Page) -> list[str]:
 
 
 NUMBERED = "update run set seq = seq + 1 where id = %s returning seq, tenant_id"
-TOLD = "insert into event (run_id, seq, tenant_id, kind, payload) values (%s, %s, %s, 'plan_decided', '{\"step_id\": 3, \"v\": 1}')"
+TOLD = """insert into event (run_id, seq, tenant_id, kind, payload) values (%s, %s, %s, 'plan_decided',
+    '{"step_id": 3, "model": "primary", "data": {"calls": [], "offered": []}, "v": 1}')"""
 
 
 def tell(stack: Stack, run_id: str, times: int, *, pause_s: float = 0.0) -> int:

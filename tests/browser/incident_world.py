@@ -206,7 +206,7 @@ class Desk:
             if number in done:
                 done[number]()
             page.get_by_label(re.compile(rf"^{number}\. ")).check()
-            expect(page.locator(f"#step-{number} .xs.muted").last).to_contain_text("operator")
+            expect(page.locator(f"#step-{number}")).to_contain_text("operator, ")
         expect(page.locator("#incident-runbook header")).to_contain_text(f"{steps} of {steps}")
         self.seen("worked", page)
 

@@ -5,6 +5,7 @@ end with the buttons of the incident's page. The detectors are set to need littl
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -195,12 +196,12 @@ def test_a_model_provider_degrades(desk: Desk, signed_in: SignedIn) -> None:
     assert desk.audited("breaker.forced_open", "breaker", host)["reason"] == "it answers 429 and 500"
 
 
-def acts(told: dict[str, object]) -> list[str]:
-    return [line["data"]["action"] for line in told["log"] if line["kind"] == "action"]  # type: ignore[attr-defined]
+def acts(told: dict[str, Any]) -> list[str]:
+    return [line["data"]["action"] for line in told["log"] if line["kind"] == "action"]
 
 
-def said(told: dict[str, object], action: str) -> str:
-    return next(line["text"] for line in told["log"] if line["data"].get("action") == action)  # type: ignore[attr-defined]
+def said(told: dict[str, Any], action: str) -> str:
+    return next(str(line["text"]) for line in told["log"] if line["data"].get("action") == action)
 
 
 def asked(desk: Desk) -> int:

@@ -29,8 +29,9 @@ from console import errors, urls
 from console.api import urls as api_urls
 from console.asgi import application
 from console.models import Delivery, Incident
-from runs.models import Run, Switch, UnknownWrite
+from runs.models import MemoryItem, Run, Switch, UnknownWrite
 from tenants.actors import Actor
+from tenants.ids import new_id
 from tests.crash.figures import figure
 from tests.runtime.waiting import DIGEST, World, add_call, make_world, person, waiting
 from tools.models import Breaker, PolicyVersion

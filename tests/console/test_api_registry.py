@@ -238,7 +238,8 @@ def test_a_release_or_verb_that_is_none_is_absent(applied: Desk) -> None:
         ({"models": {"planner": {"model": "primary"}, "critique": {"model": "oracle"}}}, "unknown_model", "oracle"),
         ({"models": {"planner": {"model": "primary"}, "synthesis": {"model": "primary", "when": "run.nothing("}}}, "bad_condition", ""),
         ({"ladder": [{"on": "budget", "do": "fewer_steps"}]}, "validation", "needs max"),
-        ({"memory": {"session": True}}, "not_supported", "memory"),
+        ({"memory": {"session": False}}, "validation", "memory"),
+        ({"tools": ["memory_read"]}, "validation", "comes with memory"),
         ({"budget": {"max_steps": 0}}, "validation", "max_steps"),
         ({"budget": {"max_cost_usd": "a lot"}}, "validation", "max_cost_usd"),
         ({"deadlines": {"run_s": -1}}, "validation", "run_s"),
@@ -296,7 +297,7 @@ def at(pattern: str) -> dict[str, Any]:
     wanted = json.loads(json.dumps(DOCUMENT))
     holder, keys = wanted, pattern.split(".")
     for key in keys[:-1]:
-        holder = holder[key[:-2]][0] if key.endswith("[]") else holder.setdefault(key, {})
+        holder = holder.setdefault(key[:-2], [{}])[0] if key.endswith("[]") else holder.setdefault(key, {})
     holder[keys[-1]] = {"something": 1}
     return dict(wanted)
 

@@ -147,7 +147,7 @@ def test_what_the_document_may_not_say_is_refused_with_its_path(change: dict[str
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        ({"agents": [{"name": "a", "release": {"memory": {"session": True}}}]}, "agents[0].release.memory"),
+        ({"suites": [{"cases": [{"expect": {"answer": [{"judge": {"model": "m"}}]}}]}]}, "suites[0].cases[0].expect.answer[0].judge"),
         ({"detectors": [1]}, "detectors"),
     ],
 )

@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 from console.api.gateway import MAX_BODY, BodyLimit, loads
 from console.api.identity import actor_of
 from console.api.problems import answer
-from runs.spec import Budget, ReleaseSpec
+from runs.spec import Budget, NotSupported
 from tenants import keys
 from tenants.errors import NotFound, Refused
 from tenants.models import Member, Tenant, User
@@ -58,7 +58,7 @@ class Fail(APIView):
         if kind == "pydantic":
             Budget.model_validate({"max_steps": "hunter2", "speed": 1})
         if kind == "unbuilt":
-            ReleaseSpec.model_validate({"memory": {"session": True}})
+            raise NotSupported("judge")
         raise FAULTS[kind]()
 
 

@@ -1,10 +1,20 @@
 """The strict policy is on every answer: pages, errors, the admin, the API, and where nobody is signed in."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 from django.test import Client
 
 from console.csp import HEADERS
+from console.deploy_checks import warnings
 from tenants.models import Controls, Member, Tenant, User
+from tests.acceptance.crawl import PLACE, routes
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ADDRESSES = (
     "/", "/runs/", "/runs/new/", "/approvals/", "/tools/", "/unknowns/", "/switches/", "/switches/new/", "/sign-in/", "/nothing",
@@ -28,3 +38,57 @@ def test_every_answer_carries_the_policy(db: None, address: str, known: bool) ->
     assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
     assert address.startswith("/static/") or answer.headers["X-Request-Id"]
+
+
+def test_every_address_of_the_installation_carries_the_policy(db: None) -> None:
+    """By the URLconf, so that an address of tomorrow is looked at too. What people see of it: `tests/console/test_rights.py`."""
+    client, found = Client(raise_request_exception=False), routes()
+    for route in found:
+        answer = client.get(PLACE.sub("x", route.pattern))
+        assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, route
+        assert answer.headers["X-Frame-Options"] == "DENY" and answer.headers["X-Request-Id"], route
+        for cookie in answer.cookies.values():
+            assert cookie["samesite"] == "Lax", (route, cookie)
+    assert len(found) > 200
+
+
+def test_over_https_browsers_are_told_to_stay_there(db: None, settings: Any) -> None:
+    client = Client()
+    assert "Strict-Transport-Security" not in client.get("/sign-in/").headers
+    settings.SECURE_HSTS_SECONDS = 60
+    for address in ("/sign-in/", "/healthz", "/static/theme.js"):
+        assert client.get(address).headers["Strict-Transport-Security"] == "max-age=60"
+
+
+PRODUCTION = {
+    "PUBLIC_URL": "https://signalbox.example", "SECRET_KEY": "kJ7q-" * 12, "SEALING_KEYS": "a", "AUDIT_SIGNING_KEYS": "b",
+    "DATABASE_URL": "postgresql://web@db/x", "DATABASE_ENGINE_URL": "postgresql://engine@db/x",
+    "DATABASE_OWNER_URL": "postgresql://owner@db/x", "SIGNALBOX_MANIFEST": "1", "SIGNALBOX_DEMO": "", "SIGNALBOX_ROLE": "",
+}  # fmt: skip
+SHOW = """
+from django.conf import settings as s
+print([s.SESSION_COOKIE_NAME, s.CSRF_COOKIE_NAME, s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SESSION_COOKIE_HTTPONLY, s.DEBUG])
+"""
+
+
+def deployed(tmp_path: Path, *command: str, **change: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | PRODUCTION | {"SIGNALBOX_HOME": str(tmp_path)} | change
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_production_installation_has_nothing_to_warn_of(tmp_path: Path) -> None:
+    done = deployed(tmp_path, "manage.py", "check", "--deploy", "--fail-level", "WARNING")
+    assert (done.returncode, done.stderr) == (0, "") or "no issues" in done.stdout, done.stderr
+    shown = deployed(tmp_path, "-c", "import django; django.setup()" + SHOW, DJANGO_SETTINGS_MODULE="console.settings")
+    assert shown.stdout.strip() == "['__Host-session', '__Host-csrf', True, True, True, False]", shown.stderr
+
+
+def test_each_thing_that_production_lacks_is_named(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+    settings.PUBLIC_URL, settings.DEMO = PRODUCTION["PUBLIC_URL"], False
+    settings.WEB_URL, settings.ENGINE_URL, settings.OWNER_URL = "a", "b", "c"
+    assert list(warnings()) == []
+    settings.PUBLIC_URL, settings.DEMO, settings.ENGINE_URL = "http://127.0.0.1", True, "a"
+    monkeypatch.delenv("SEALING_KEYS")
+    assert [one.id for one in warnings()] == [f"signalbox.W00{n}" for n in (1, 2, 3, 4)]

@@ -17,11 +17,11 @@ from django.db.models import Model
 from django.db.models.functions import Now
 
 from approvals.models import Approval
-from console import retention
+from console import retention, rollups
 from console.apply import apply
 from console.doctor import examine
 from console.document import load
-from console.models import Delivery, Incident, IncidentRun, TelemetrySent
+from console.models import Delivery, Incident, IncidentRun, RunHour, TelemetrySent
 from console.settings import ENGINE_URL
 from runs.intake import Order, submit
 from runs.models import (
@@ -113,6 +113,15 @@ def test_an_old_run_goes_whole_and_leaves_a_tombstone_that_its_addresses_show(wo
     entry = AuditEntry.objects.get(action="history.deleted")
     assert entry.tenant_id == world.tenant.id and entry.after and entry.after["runs"] == 1
     assert [one for one in examine(connection) if not one.warning and one.name != "no_controls"] == []  # this world has none
+
+
+def test_what_an_hour_came_to_stays_when_its_runs_go(world: World) -> None:
+    run = old(world)
+    rollups.fold(run.created_at)
+    assert sum(RunHour.objects.values_list("started", flat=True)) == 1
+    assert retention.prune() == retention.Pruned(runs=1)
+    assert rollups.fold(run.created_at) == ([], [])
+    assert sum(RunHour.objects.values_list("started", flat=True)) == 1
 
 
 def test_a_live_run_a_young_one_and_another_tenants_stay_untouched(world: World) -> None:

@@ -13,7 +13,7 @@ from console import step_up
 from console.entry import factors, guesses
 from tenants.errors import Refused
 from tenants.models import AuditEntry, Member
-from tests.runtime.waiting import DIGEST, World, ask, add_call, person, running
+from tests.runtime.waiting import DIGEST, World, person, waiting
 
 from .entry_world import code, door, is_in, sign_in, with_app
 from .past import HTMX, browser
@@ -153,9 +153,7 @@ def test_the_last_factor_stays_where_one_is_required(door: World, settings: Any)
 
 def test_a_grave_decision_asks_for_the_second_factor_of_who_has_one(door: World) -> None:
     secret = with_app(door.approver)
-    run = running(door)
-    add_call(run)
-    approval = ask(run, risk="high")
+    approval = waiting(door, risk="high")[1]
     client, path = browser(door.approver), f"/approvals/{approval.approval_id}/"
     page = client.get(path).content.decode()
     assert 'autocomplete="one-time-code"' in page and 'type="password"' not in page

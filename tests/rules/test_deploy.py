@@ -16,8 +16,8 @@ HARDENED = {
     "CapabilityBoundingSet": "", "RestrictSUIDSGID": "yes", "KillMode": "mixed", "User": "signalbox",
 }  # fmt: skip
 KNOWN = {  # keys of a service in the compose specification that are used here; any other is a slip or needs a look
-    "image", "build", "env_file", "environment", "command", "read_only", "tmpfs", "cap_drop", "cap_add", "security_opt", "init", "pids_limit",
-    "restart", "networks", "logging", "volumes", "ports", "depends_on", "healthcheck", "stop_grace_period", "shm_size",
+    "image", "build", "env_file", "environment", "command", "read_only", "tmpfs", "cap_drop", "cap_add", "security_opt", "init",
+    "pids_limit", "restart", "networks", "logging", "volumes", "ports", "depends_on", "healthcheck", "stop_grace_period", "shm_size",
 }  # fmt: skip
 
 

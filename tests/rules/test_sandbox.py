@@ -409,7 +409,7 @@ async def test_the_model_says_that_it_is_simulated_and_counts_its_tokens(desk: C
 
 async def test_the_models_are_listed(desk: Client) -> None:
     _, body = await desk.send("GET", "/v1/models")
-    assert [model["id"] for model in body["data"]] == ["sim-small", "sim-medium", "sim-large", "sim-script"]
+    assert [model["id"] for model in body["data"]] == ["sim-small", "sim-medium", "sim-large", "sim-script", "sim-looping"]
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ async def test_an_answer_longer_than_allowed_is_cut_and_says_so(desk: Client) ->
     assert body["usage"]["completion_tokens"] == 5
 
 
-@pytest.mark.parametrize("model", ["sim-small", "sim-medium", "sim-large", "sim-script"])
+@pytest.mark.parametrize("model", ["sim-small", "sim-medium", "sim-large", "sim-script", "sim-looping"])
 async def test_scripted_turns_come_in_order_for_every_model(desk: Client, model: str) -> None:
     first = {"calls": [{"name": "create_ticket", "arguments": TICKET}, {"name": "nope", "arguments_raw": "not json"}]}
     messages = [user("before"), {"role": "assistant", "content": "x"}, user(script(first, {"text": "done"}))]

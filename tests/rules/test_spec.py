@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from runs.limits import Tightening
-from runs.spec import NotSupported, ReleaseSpec, limits
+from runs.spec import ReleaseSpec, limits
 from tenants.errors import Refused
 from tools.spec import ToolSpec, destination, private_host_port
 
@@ -153,13 +153,29 @@ def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
         destination(url)
 
 
-@pytest.mark.mission("P12.1")
-@pytest.mark.parametrize(("change", "key"), [({"memory": {"session": True}}, "memory")])
-def test_a_release_that_names_what_is_not_built_is_refused(change: dict[str, Any], key: str) -> None:
-    with pytest.raises(NotSupported) as caught:
+@pytest.mark.mission("P7.1")
+def test_a_release_without_memory_is_the_release_that_it_was_before_there_was_any() -> None:
+    for absent in ({}, {"memory": None}, {"memory": {}}):
+        assert "memory" not in ReleaseSpec(**(RELEASE | absent)).content()
+    assert ReleaseSpec(**(RELEASE | {"memory": {"session": True}})).content()["memory"] == {
+        "session": True, "references": False, "sensitive": False, "retention_days": 30, "max_items": 100,
+    }  # fmt: skip
+
+
+@pytest.mark.mission("P7.1", "P7.2")
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"memory": {"sensitive": True}}, "switch session or references on"),
+        ({"memory": {"session": True, "retention_days": 0}}, "retention_days"),
+        ({"memory": {"session": True, "forever": True}}, "forever"),
+        ({"tools": ["memory_write"]}, "comes with memory"),
+        ({"tools": ["memory_read_sensitive"], "memory": {"session": True}}, "comes with memory"),
+    ],
+)
+def test_a_release_that_means_no_memory_or_too_much_of_it_is_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
         ReleaseSpec(**(RELEASE | change))
-    assert caught.value.key == key
-    assert ReleaseSpec(**(RELEASE | {key: None})).instructions == "Help."
 
 
 @pytest.mark.mission("P6.2")

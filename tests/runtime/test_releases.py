@@ -14,7 +14,7 @@ from runs.models import Agent, ModelDefinition, Release
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import AuditEntry, Member, Tenant, User
-from tools import catalog
+from tools import catalog, memory
 from tools.models import ToolVersion
 from tools.spec import ToolSpec
 
@@ -116,10 +116,17 @@ def test_what_a_release_names_must_exist(agent: Agent) -> None:
     assert not Release.objects.exists()
 
 
-def test_what_is_not_built_is_refused_by_its_key(agent: Agent) -> None:
-    with pytest.raises(Refused) as caught:
-        releases.create(None, agent, block(memory={"session": True}))
-    assert (caught.value.code, caught.value.fields) == ("not_supported", {"key": "memory"})
+@pytest.mark.mission("P7.2")
+def test_memory_brings_its_tools_pinned_and_nobody_makes_others_of_these_names(agent: Agent) -> None:
+    first = releases.create(None, agent, block(memory={"session": True}))
+    assert first.spec["tools"][-3:] == ["memory_read", "memory_write", "memory_forget"] and set(first.tools) == set(first.spec["tools"])
+    again = releases.create(None, agent, block(memory={"session": True}, tools=first.spec["tools"]))
+    assert again == first
+    own = memory.SPECS["memory_write"]
+    for name, spec in (("memory_write", own.model_copy(update={"effect": "read"})), ("notes", own)):
+        with pytest.raises(Refused) as caught:
+            catalog.put(None, name, spec)
+        assert caught.value.code == "bad_name"
 
 
 def test_a_condition_of_a_role_sees_the_run_only(agent: Agent) -> None:

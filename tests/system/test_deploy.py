@@ -5,6 +5,7 @@ import pwd
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def built(place: Path) -> list[str]:
             inside = target + Path(source).name if target.endswith("/") else target
             lines.append(f"mkdir -p $(dirname {inside}) && cp -r {ROOT}/{source} {inside}")
         elif kind in ("RUN", "WORKDIR"):
-            lines.append(rest if kind == "RUN" else f"cd {rest}")
+            lines.append(f"{{ {rest.strip()}; }} || exit 1" if kind == "RUN" else f"cd {rest}")
     moved = [re.sub(r"(?<![\w./-])/(opt/signalbox|build|tmp/build)\b", rf"{place}/\1", line) for line in lines]
     assert len([line for line in moved if "--require-hashes" in line]) == 1
     return moved
@@ -49,8 +50,10 @@ def test_the_steps_of_the_image_make_an_installation_that_starts(place: Path) ->
         os.chown(folder, account.pw_uid, account.pw_gid) if os.geteuid() == 0 else None
     (place / "home").mkdir(mode=0o777)
     (place / "home").chmod(0o777)
+    (place / "bin").mkdir()
+    (place / "bin" / "python").symlink_to("/usr/bin/python3" if os.geteuid() == 0 else sys.executable)  # one that somebody else may run
     environment = {
-        "PATH": f"{Path(shutil.which('python3') or '').parent}:/usr/bin:/bin", "HOME": str(place / "home"), "PIP_NO_CACHE_DIR": "1",
+        "PATH": f"{place / 'bin'}:/usr/bin:/bin", "HOME": str(place / "home"), "PIP_NO_CACHE_DIR": "1",
         "SIGNALBOX_HOME": str(place / "home"), "DATABASE_URL": "postgresql://nobody@127.0.0.1/none", "SECRET_KEY": "x" * 60,
         **{name: value for name, value in os.environ.items() if name.startswith(("PIP_INDEX", "SSL_", "HTTP", "http"))},
     }  # fmt: skip

@@ -14,6 +14,8 @@ from django.db import transaction
 from console import document
 from console.apply import apply, sandbox_variables
 from console.runbooks import shelf
+from runs import releases
+from runs.models import Agent
 from tenants import audit, keys
 from tenants.errors import Refused
 from tenants.models import Member, Tenant, User
@@ -28,6 +30,7 @@ PEOPLE = (  # username, which tenant of the demo, role
     ("operator-globex", 1, Role.OPERATOR),
 )
 KEYS = {"api_key": "operator", "admin_api_key": "admin", "globex_api_key": "operator-globex"}
+WORSE = "ticket-desk", "looping"  # the agent that has a release with this planner besides its live one, for people to try out
 PROVIDED = ("primary", "fast-router", "premium")  # the models that OPENAI_BASE_URL or OPENAI_API_KEY take over
 
 
@@ -40,6 +43,7 @@ class Command(BaseCommand):
         try:
             with transaction.atomic():
                 tenants = load_configuration()
+                make_worse_release(*WORSE)
                 known = people_and_keys(tenants, earlier(path))
         except Refused as refused:
             raise CommandError(f"The demo cannot be loaded: {refused.message}")
@@ -55,6 +59,15 @@ def load_configuration() -> list[Tenant]:
     wanted = document.load(raw, variables=sandbox_variables())
     apply(None, wanted)
     return [Tenant.objects.get(slug=block.slug) for block in wanted.tenants]
+
+
+def make_worse_release(agent: str, model: str) -> None:
+    """What the agent has live, with another planner. Nothing promotes it; making it again is no new release."""
+    live = Agent.objects.select_related("live").get(name=agent).live
+    if live is None or live.spec["models"]["planner"]["model"] == model:
+        return  # a person took it live
+    planner = live.spec["models"]["planner"] | {"model": model, "fallback": []}
+    releases.make(None, agent, live.spec | {"models": live.spec["models"] | {"planner": planner}})
 
 
 def use_provider(raw: dict[str, Any], base_url: str, key: str) -> None:
