@@ -11,7 +11,7 @@ PY := $(V)/bin/python
 UV := $(V)/bin/uv
 TESTS ?= tests
 
-.PHONY: help run test check bench chaos test-services test-system lock
+.PHONY: help run test check bench chaos test-services test-system lock sbom audit
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,7 +40,7 @@ bench: $(V)/installed-dev ## figures of speed (PEERS=folder to run others beside
 
 chaos: $(V)/installed-dev ## the long form of the crash tests; all of it writes docs/reliability.md
 	@figures=$$(mktemp); trap 'rm -f "$$figures"' EXIT; \
-	CHAOS=1 SIGNALBOX_FIGURES="$$figures" $(V)/bin/pytest tests/crash -s --timeout=900 $(ARGS); \
+	CHAOS=1 SIGNALBOX_FIGURES="$$figures" $(V)/bin/pytest tests/crash tests/console/test_api_errors.py tests/console/test_rights.py -s --timeout=900 $(ARGS); \
 	if [ -z "$(ARGS)" ]; then $(PY) -m tests.crash.figures "$$figures"; fi
 
 test-services: $(V)/installed-dev ## the tests that need a PostgreSQL 15 and a Redis, from Debian's packages
@@ -48,6 +48,12 @@ test-services: $(V)/installed-dev ## the tests that need a PostgreSQL 15 and a R
 
 test-system: $(V)/installed-dev ## against other people's programs from npm and Debian
 	@$(V)/bin/pytest tests/system -m system $(ARGS)
+
+sbom: $(V)/installed ## what it is made of, as CycloneDX JSON
+	@$(PY) scripts/sbom.py
+
+audit: $(V)/installed-dev ## known weaknesses of what is installed (asks the package index)
+	@$(PY) scripts/audit_dependencies.py
 
 lock: $(UV) ## write requirements.lock and requirements-dev.lock anew from pyproject.toml
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements-dev.lock

@@ -85,7 +85,7 @@ def fold(hour: datetime) -> Measured:
 
 def pruned(hour: datetime) -> bool:
     """Whether it was counted while runs were there that are deleted by now."""
-    gone = DeletedHistory.objects.filter(run_id__gte=first_at(hour), run_id__lt=first_at(hour + HOUR))
+    gone = DeletedHistory.objects.filter(run_id__gte=first_at(hour), run_id__lt=first_at(hour + HOUR + SKEW))
     return gone.exists() and FoldedHour.objects.filter(hour=hour).exists()
 
 

@@ -1,5 +1,6 @@
 """What a run worked with besides its tools, told apart: what it was given, what its session remembered, where it was pointed to."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,16 @@ class Used:
     @property
     def place(self) -> str:
         return f"{self.use.step}.{self.use.ord}"
+
+    @property
+    def text(self) -> str:
+        """Of a value that is not sensitive."""
+        return line(self.item) if self.item else ""
+
+
+def line(row: MemoryItem) -> str:
+    """What a list shows of an item: nothing where it is sensitive."""
+    return "" if row.sensitive else row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False)
 
 
 def of(run: Run, actor: Actor) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from functools import wraps
 from typing import Any
 
-from django.contrib.admin import AdminSite
 from django.apps import apps
+from django.contrib.admin import AdminSite
 from django.contrib.admin.apps import AdminConfig
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -36,7 +36,7 @@ class Site(AdminSite):
             raise PermissionDenied
         return HttpResponseRedirect(f"{resolve_url('sign-in')}?{urlencode({'next': request.GET.get('next', '/admin/')})}")
 
-    def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+    def password_change(self, request: HttpRequest, extra_context: Any = None) -> Any:
         return HttpResponseRedirect(resolve_url("security-password"))
 
     def get_urls(self) -> list[Any]:

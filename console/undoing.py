@@ -1,8 +1,10 @@
 """Undoing, for people and for the API: which writes of a run can be undone, and what became of those that were."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.utils import timezone
 
@@ -58,6 +60,12 @@ def of_run(run: Run, *, past: bool = False) -> list[Line]:
     found = undo.of(calls, timezone.now(), of_undo=undo.is_undo(run.asked))
     lines = [Line(f"{call.step}.{call.ord}", call, found[undo.key(call)]) for call in calls if undo.key(call) in found]
     return [line for line in lines if past or line.undoing.made or line.undoing.code not in PAST]
+
+
+def any_of(run_ids: Iterable[UUID]) -> bool:
+    """Whether these runs made a write that its tool can undo, be it too late or not. One query."""
+    undoable = ToolVersion.objects.filter(compensate__isnull=False).values("id")
+    return Call.objects.filter(run_id__in=run_ids, ord__gt=0, state__in=SENT, tool_version_id__in=undoable).exists()
 
 
 def step_records(run: Run) -> list[JSON]:

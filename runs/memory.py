@@ -184,12 +184,14 @@ def note(place: Place, tenant_id: UUID, item_ids: Iterable[UUID], did: str) -> N
 
 def write(place: Place, scope: Scope, args: JSON, spec: Memory, labels: Iterable[str]) -> Told:
     key, value = args["key"], args["value"]
+    row = scope.own.filter(key=key).first()
+    sensitive = args.get("sensitivity") == MemoryItem.Sensitivity.SENSITIVE or (row is not None and row.sensitive)
+    if sensitive:
+        leave_out(place, scope.kind, key)
     if problem := unfit(scope.kind, value):
         return refused("validation", problem)
-    row = scope.own.filter(key=key).first()
     if row is None and scope.own.filter(expires_at__gt=Now()).count() >= spec.max_items:
         return refused("memory_full", f"{spec.max_items} items are kept here already. Forget one first, or write under its key.")
-    sensitive = args.get("sensitivity") == MemoryItem.Sensitivity.SENSITIVE or (row is not None and row.sensitive)
     days = min(args.get("ttl_days", spec.retention_days), spec.retention_days)
     row = row or MemoryItem(
         id=new_id(), tenant_id=scope.tenant, kind=scope.kind, agent=scope.agent, session=scope.session, subject=scope.subject, key=key
@@ -201,8 +203,6 @@ def write(place: Place, scope: Scope, args: JSON, spec: Memory, labels: Iterable
     row.expires_at = row.updated_at + timedelta(days=days)
     row.save()
     note(place, scope.tenant, [row.id], Did.WROTE)
-    if sensitive:
-        leave_out(place, scope.kind, key)
     return written(row.id)
 
 

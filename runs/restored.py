@@ -27,7 +27,7 @@ from .reconcile import LOST
 from .resume import requeue
 from .states import TERMINAL, CallState, RunState
 
-NOT_OF_THE_LADDER = -1  # the place of a rung that no ladder has
+NOT_OF_THE_LADDER = 10_000  # the place of a rung that no ladder has
 BATCH = 200
 VOID = "The database was restored: what was decided after that is not known here."
 
@@ -70,7 +70,7 @@ def refuse_too_early(to: datetime) -> None:
 
 
 def of_then(to: datetime) -> Any:
-    return Run.objects.filter(created_at__lte=to, asked__rehearsal=None).exclude(state__in=TERMINAL)
+    return Run.objects.filter(created_at__lte=to, asked__rehearsal__isnull=True).exclude(state__in=TERMINAL)
 
 
 @transaction.atomic

@@ -89,7 +89,9 @@ def add_app(user: User, secret: str, code: str) -> None:
 def used(row: Authenticator, counter: int) -> bool:
     """Guarded: False when this code, or a later one, has been used."""
     fits = Q(data__counter__lt=counter) | Q(data__counter__isnull=True)
-    return Authenticator.objects.filter(fits, pk=row.pk).update(data=row.data | {"counter": counter}, last_used_at=Now()) == 1
+    there = Authenticator.objects.filter(fits, pk=row.pk)
+    changed: int = there.update(data=row.data | {"counter": counter}, last_used_at=Now())
+    return changed == 1
 
 
 def fits(user: User, said: str) -> bool:

@@ -5,6 +5,7 @@ makes no difference: not to the count, not to the answer, not to the work.
 """
 
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
@@ -38,7 +39,7 @@ def factor_of(user: User) -> str:
 @transaction.atomic
 def locked(account: str, address: str = "") -> bool:
     """Counts a try. True: it must not be looked at, though the work is done all the same."""
-    said = {"account": account, "address": address[:64], "window": WINDOW, "most": MOST}
+    said: dict[str, Any] = {"account": account, "address": address[:64], "window": WINDOW, "most": MOST}
     with connection.cursor() as cursor:
         cursor.execute(COUNTED, said)
         tries = int(cursor.fetchone()[0])

@@ -25,7 +25,7 @@ LASTS = timedelta(days=7)
 
 @transaction.atomic
 def make(actor: Actor, username: str, email: str, role: str) -> tuple[Invitation, str]:
-    """-> the invitation and its secret, which exists nowhere else. Refuses username_invalid, username_taken, email_invalid, role_invalid."""
+    """-> the invitation and its secret, which exists nowhere else. Refuses {username,email,role}_invalid, username_taken."""
     username, email = username.strip(), email.strip()
     checked(username, email, role)
     if User.objects.filter(username__iexact=username).exists():
@@ -71,7 +71,7 @@ def find(secret: str) -> Invitation:
 
 @transaction.atomic
 def withdraw(actor: Actor, key: str) -> bool:
-    gone = open_ones(actor.tenant).filter(pk=key if key.isdigit() else None).update(ended_at=Now())
+    gone = open_ones(actor.tenant).filter(pk=int(key) if key.isdigit() else 0).update(ended_at=Now())
     if gone:
         audit.append(actor, "invitation.withdrawn", "invitation", key)
     return bool(gone)

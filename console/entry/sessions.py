@@ -35,14 +35,14 @@ class SessionStore(DBStore):
     row: ConsoleSession | None = None  # as it was loaded
 
     @classmethod
-    def get_model_class(cls) -> type[ConsoleSession]:  # type: ignore[override]
+    def get_model_class(cls) -> type[ConsoleSession]:
         return ConsoleSession
 
     def _get_session_from_db(self) -> Any:
         self.row = super()._get_session_from_db()  # type: ignore[misc]
         return self.row
 
-    def create_model_instance(self, data: dict[str, Any]) -> ConsoleSession:  # type: ignore[override]
+    def create_model_instance(self, data: dict[str, Any]) -> ConsoleSession:
         made: ConsoleSession = super().create_model_instance(data)  # type: ignore[assignment]
         now = datetime.now(UTC)
         made.user_id = data.get(SESSION_KEY)
@@ -92,8 +92,8 @@ def live(user: User) -> QuerySet[ConsoleSession]:
 
 def shown(row: ConsoleSession, here: str | None) -> Shown:
     said = row.get_decoded()
-    about = (str(said.get(key, "")) for key in (WAY, ADDRESS, AGENT))
-    return Shown(name_of(row.pk), *about, row.began_at, row.seen_at, row.pk == here)
+    way, address, agent = (str(said.get(key, "")) for key in (WAY, ADDRESS, AGENT))
+    return Shown(name_of(row.pk), way, address, agent, row.began_at, row.seen_at, row.pk == here)
 
 
 def name_of(key: str) -> str:

@@ -96,7 +96,9 @@ def run_ids(incident: Incident) -> tuple[Any, ...]:
 
 
 def of_step(actor: Actor, incident: Incident, known: dict[str, str], number: int, offers: tuple[Offer, ...]) -> list[Offered]:
-    """Also those that this incident cannot fill in, with what it lacks."""
+    """Also those that this incident cannot fill in, with what it lacks. None where it is over."""
+    if not incident.live:
+        return []
     given = ((offer, offer.filled(known)) for offer in offers)
     return [
         offered(actor, incident, offer.name, filled, number) if filled is not None else lacking(offer, known, number)
@@ -111,7 +113,9 @@ def lacking(offer: Offer, known: dict[str, str], number: int) -> Offered:
 
 
 def of_card(actor: Actor, incident: Incident, known: dict[str, str], besides: tuple[Offer, ...] = ()) -> list[Offered]:
-    """Those of the runbook again, and what there usually is to do about such a subject; each once."""
+    """Those of the runbook again, and what there usually is to do about such a subject; each once. None where it is over."""
+    if not incident.live:
+        return []
     subject = [name for kind, names in BY_SUBJECT.items() if known.get(kind) for name in names]
     names = dict.fromkeys([*(offer.name for offer in besides), *subject, *ALWAYS])
     given = ((name, usual(name, known)) for name in names)

@@ -133,7 +133,9 @@ class LowerCeiling:
         return Ceiling.objects.filter(tenant=place.tenant, agent=place.given["agent"], kind=place.given["kind"]).first()
 
     def why_not(self, actor: Actor, place: Place) -> str:
-        return refusal(lambda: ceilings.need(actor, place.tenant))
+        if place.tenant is None:
+            return platform_only(actor)
+        return "Ceilings of a tenant are set by its admins." if refusal(lambda: ceilings.need(actor, place.tenant)) else ""
 
     def hindrance(self, place: Place) -> str:
         return ""
@@ -148,7 +150,7 @@ class LowerCeiling:
         hit = impact("agent", tenant=place.tenant.pk if place.tenant else None, agent=agent)
         says = f"{now} Nothing that runs is stopped; a new run that does not fit is refused. {lately(hit)}"
         title = f"Lower the ceiling of {agent} {place.where}?"
-        return Preview(title, says, asks=words.capitalize())
+        return Preview(title, says, asks=words[0].upper() + words[1:])
 
     def do(self, actor: Actor, place: Place, reason: str) -> Done:
         agent, kind = place.given["agent"], place.given["kind"]
@@ -184,7 +186,7 @@ class UndoWrites:
         return refusal(lambda: actor.need("runs:write"))
 
     def hindrance(self, place: Place) -> str:
-        return "" if place.runs else "It names no runs."
+        return "" if undoing.any_of(place.runs) else "Its runs made no write that can be undone."
 
     def button(self, place: Place) -> Button:
         return Button("Undo their writes", "undo-2")

@@ -89,6 +89,8 @@ def frozen(place: Place, finding: Finding, minutes: int, now: datetime) -> tuple
     """-> (the evidence, the runs it touched)."""
     kind, since = KINDS[place.kind], now - timedelta(minutes=minutes)
     runs = touched(place, since, now)
+    if kind.by == "times":  # the others of the window are as they should be
+        runs = [run for run in runs if run[1] >= finding.threshold] or runs
     base = finding.baseline
     held = {
         "metric": kind.metric,

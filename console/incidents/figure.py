@@ -29,7 +29,7 @@ def of(evidence: JSON) -> Figure | None:
     look = {"color": "--c5", "width": 1.75, "dash": "solid"}
     trace = {"mode": "lines+markers", "x": x, "y": drawn, "line": look, "marker": {"size": 4, "color": "--c5"}}
     data: list[Figure] = [trace | {"name": evidence.get("metric", "Value"), "fill": "tozeroy", "fillcolor": "--fail-bg"}]
-    data += threshold(evidence, unit, x)
+    data += threshold(evidence, unit, (min(x[0], window.get("since") or x[0]), x[-1]))
     layout = {"xaxis": {"type": "date", "tickformat": "%H:%M", "hoverformat": "%H:%M"}, "yaxis": AXIS.get(unit, {})}
     return {"data": data, "layout": layout, "markers": markers(evidence, x[0])}
 
@@ -39,13 +39,13 @@ def since(evidence: JSON) -> Sequence[JSON]:
     return evidence.get("since") or ()
 
 
-def threshold(evidence: JSON, unit: str, x: list[str]) -> list[Figure]:
+def threshold(evidence: JSON, unit: str, x: Sequence[str]) -> list[Figure]:
     line = evidence.get("threshold")
     if line is None:
         return []
     drawn = [round(line * TIMES.get(unit, 1), 4)] * len(x)
     look = {"color": "--c6", "width": 1.5, "dash": "dash"}
-    return [{"mode": "lines", "name": f"Threshold {spelled(line, unit)}", "x": x, "y": drawn, "line": look}]
+    return [{"mode": "lines", "name": f"Threshold {spelled(line, unit)}", "x": list(x), "y": drawn, "line": look}]
 
 
 def markers(evidence: JSON, begin: str) -> list[JSON]:

@@ -35,6 +35,7 @@ from .session import signed_in
 JSON = dict[str, Any]
 PARTS = ("head", "runbook", "side", "runs")
 RUNS = 20
+CHANGES = 8
 ICONS = {
     "opened": "siren", "acknowledged": "hand", "assigned": "user", "note": "message-square-plus", "action": "wrench",
     "step_ticked": "check", "value": "trending-up", "changed": "pencil", "resolved": "circle-check", "reopened": "rotate-ccw",
@@ -80,8 +81,16 @@ def head(actor: Actor, incident: Incident) -> JSON:
         "sentence": first.text if first else "",
         "detector": Detector.objects.filter(name=incident.detector).first() if incident.detector else None,
         "people": list(book.people(incident)) if actor.can(book.WRITE) and incident.live else [],
-        "now_value": value_words(incident, incident.value) if incident.live else "",
+        "now_value": value_words(incident, last_value(incident)) if incident.live else "",
     }
+
+
+def last_value(incident: Incident) -> float | None:
+    """As its detector saw it last: at its opening, or since."""
+    held = incident.evidence
+    seen = [point["value"] for point in held.get("since") or () if point["value"] is not None]
+    value: float | None = seen[-1] if seen else (held.get("window") or {}).get("value")
+    return value
 
 
 def value_words(incident: Incident, value: float | None) -> str:
@@ -90,14 +99,15 @@ def value_words(incident: Incident, value: float | None) -> str:
 
 def evidence(incident: Incident) -> JSON:
     held = incident.evidence
-    drawn = figure.of(held)
+    drawn, changes = figure.of(held), (held.get("changes") or ())[:CHANGES]
     return {
         "figure": drawn,
         "metric": held.get("metric", ""),
         "spoken": figure.spoken(held, drawn) if drawn else "",
         "threshold": value_words(incident, held.get("threshold")),
-        "value": value_words(incident, (held.get("window") or {}).get("value")),
-        "changes": [{**each, "words": figure.words(each), "clock": str(each["at"])[11:16]} for each in held.get("changes") or ()],
+        "value": value_words(incident, last_value(incident)),
+        "first_value": value_words(incident, (held.get("window") or {}).get("value")) if held.get("since") else "",
+        "changes": [{**each, "words": figure.words(each), "clock": str(each["at"])[11:16]} for each in changes],
     }
 
 

@@ -51,7 +51,7 @@ def done(actor: Actor, act: str, said: Any) -> str:
             raise NotFound("invitation")
         return "The invitation is withdrawn: its link opens nothing."
     key = said.get("member", "")
-    member = Member.objects.select_related("user").filter(tenant=actor.tenant, pk=key if key.isdigit() else None).first()
+    member = Member.objects.select_related("user").filter(tenant=actor.tenant, pk=int(key) if key.isdigit() else 0).first()
     if member is None or act not in ("end", "unlock", "reset"):
         raise NotFound("member")
     user = member.user

@@ -16,6 +16,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_safe
 
 from console.api import paging
+from console.run_memory import line
 from runs import memory, memory_people
 from runs.models import MemoryItem
 from tenants.actors import Actor
@@ -54,11 +55,6 @@ def page(request: HttpRequest) -> HttpResponse:
 
 def without(query: dict[str, str], name: str) -> dict[str, str]:
     return {key: value for key, value in query.items() if key != name}
-
-
-def line(row: MemoryItem) -> str:
-    """What the list shows of a value that is not sensitive."""
-    return "" if row.sensitive else row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -19,7 +19,7 @@ from .session import PENDING, PENDING_S, enter, home
 def page(request: HttpRequest) -> HttpResponse:
     """GET asks; POST `{code}` or `{passkey}`. Whoever has not given their password a moment ago begins anew."""
     pending = request.session.get(PENDING) or {}
-    user = User.objects.filter(pk=pending.get("user"), is_active=True).first()
+    user = User.objects.filter(pk=int(pending.get("user", 0)), is_active=True).first()
     if user is None or not 0 <= time.time() - pending["at"] < PENDING_S:
         return HttpResponseRedirect(resolve_url("sign-in"))
     if request.method != "POST":

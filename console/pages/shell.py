@@ -98,10 +98,12 @@ def member_title(actor: Actor) -> str:
 
 def navigation(request: HttpRequest, actor: Actor, counts: dict[str, int]) -> list[JSON]:
     """The groups of the sidebar; those with nothing in them are left out."""
+    mine = ((ADMIN, actor.user.is_staff), (MEMBERS, actor.can("config:write")), (AUDIT, actor.can("audit:read")))
+    kept = tuple(item for item, shown_to in mine if shown_to)
     groups = (
         ("Operate", OPERATE),
         ("Improve", IMPROVE),
-        ("Govern", (*((ADMIN,) if actor.user.is_staff else ()), *((MEMBERS,) if actor.can("config:write") else ()), *((AUDIT,) if actor.can("audit:read") else ()), *GOVERN)),
+        ("Govern", (*kept, *GOVERN)),
         ("Demo", DEMO if settings.DEMO else ()),
     )
     return [

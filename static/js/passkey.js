@@ -3,7 +3,8 @@
    in data-options, or is fetched from data-options-url when the button is pressed. */
 (() => {
   "use strict";
-  const known = window.PublicKeyCredential?.parseRequestOptionsFromJSON;
+  const numbers = /^[\d.]+$|:/.test(location.hostname);  // passkeys are made for names
+  const known = !numbers && window.PublicKeyCredential?.parseRequestOptionsFromJSON;
 
   async function ask(form) {
     const said = form.dataset.options ?? await (await fetch(form.dataset.optionsUrl, { headers: { Accept: "application/json" } })).text();
@@ -17,7 +18,11 @@
 
   for (const form of document.querySelectorAll("form[data-passkey]")) {
     const button = form.querySelector("[data-passkey-go]"), error = form.querySelector("[data-passkey-error]");
-    if (!known) { error.hidden = false; error.textContent = "This browser has no passkeys."; continue }
+    if (!known) {
+      error.hidden = form.dataset.passkey !== "create";
+      error.textContent = "Passkeys need a recent browser, and an address with https or the name localhost.";
+      continue;
+    }
     button.hidden = false;
     form.addEventListener("submit", event => {
       event.preventDefault();

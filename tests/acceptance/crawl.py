@@ -111,7 +111,9 @@ NAMES = {  # beginning of the address -> the name that the furnished tenant has 
 ASKED_WITH = {"/api/v1/rules/<": "?tenant={word}", "/tools/-/rules/of/<": "?tenant={word}"}  # a name that holds in one scope
 INSTALLATION = ("/api/v1/models/", "/models/")  # everybody's: there is no foreign one
 # Words that are nobody's: numbers count anew in each run and tenant.
-WORDS = {"verb": ("pause", "promote"), "app_label": ("tenants", "runs"), "secret": ("nobody",), "step": ("1",), "ord": ("2",), "number": ("1",)}
+WORDS = {
+    "act": ("promote", "rollback"), "verb": ("pause", "promote"), "app_label": ("tenants", "runs"), "secret": ("nobody",), "step": ("1",), "ord": ("2",), "number": ("1",),
+}  # fmt: skip
 ADMIN_IDS = ("object_id", "id")
 
 
@@ -155,8 +157,10 @@ def values_of(route: Route, place: str, owner: dict[str, Any]) -> list[tuple[str
         return [(one, "999999999") for one in owner["rows"][NUMBERS[place]]]
     if place == "draft_id":
         return [(f"{run}.1.1", f"agt_{ULID}.1.1") for run in owner["typed"]["run"]]
-    if place == "release_id":
+    if place in ("release_id", "other_id"):
         return [(owner["release"], f"rel_{ULID}")]
+    if place == "rollout_id":  # of an agent, whose releases are told apart above
+        return [(f"rol_{ULID}", f"rol_{ULID}")]
     if place in WORDS:
         return [(one, one) for one in WORDS[place]]
     if route.area == "admin":

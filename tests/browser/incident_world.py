@@ -18,27 +18,30 @@ from .test_story import live
 JSON = dict[str, Any]
 QUICK = {"window_minutes": 5, "minimum": 3, "hold_minutes": 0}
 HANG_S = 120
+# Reads a number: look, so many minutes from now. Reads "past": what the agents' last hour was is what each of eight hours before it was.
 LOOKS = """
 import sys
 from datetime import timedelta
 from console import rollups
 from console.incidents import watch
-for line in sys.stdin:
-    made = watch.look(rollups.database_now() + timedelta(minutes=int(line)))
-    print(len(made.opened), made.reopened, made.resolved, flush=True)
-"""
-# The work of the last runs, as if it had been the same in each of the eight hours before.
-PAST = """
-from console import rollups
 from console.models import RunHour
-now = rollups.database_now()
-runs, _ = rollups.measure(rollups.hour_of(now) - rollups.HOUR, now)
-kept = {row.agent: row for row in runs if row.agent in %r and row.ended}
-for row in kept.values():
-    for n in range(1, 9):
-        row.pk, row._state.adding, row.hour = None, True, rollups.hour_of(now) - n * rollups.HOUR
-        row.save()
-print(len(kept))
+
+def past(now):
+    runs, _ = rollups.measure(rollups.hour_of(now) - rollups.HOUR, now)
+    kept = {row.agent: row for row in runs if row.agent in ("invoice-desk", "parcel-desk") and row.ended}
+    for row in kept.values():
+        for n in range(1, 9):
+            row.pk, row._state.adding, row.hour = None, True, rollups.hour_of(now) - n * rollups.HOUR
+            row.save()
+    return [len(kept)]
+
+for line in sys.stdin:
+    now = rollups.database_now()
+    if line.strip() == "past":
+        print(*past(now), flush=True)
+    else:
+        made = watch.look(now + timedelta(minutes=int(line)))
+        print(len(made.opened), made.reopened, made.resolved, flush=True)
 """
 
 
@@ -128,7 +131,7 @@ class Desk:
         pipe = subprocess.PIPE
         desk = cls(stack, subprocess.Popen(command, cwd=ROOT, env=stack.environment, stdin=pipe, stdout=pipe, text=True, bufsize=1))
         desk.over([desk.start("invoice-desk"), desk.start("parcel-desk")])
-        assert stack.python(PAST % (("invoice-desk", "parcel-desk"),)).split() == ["2"]
+        assert desk.told("past") == (2,)
         return desk
 
     def close(self) -> None:
@@ -161,8 +164,11 @@ class Desk:
 
     def look(self, minutes: int = 0) -> tuple[int, ...]:
         """`minutes` from now. -> how many it opened, reopened and resolved."""
+        return self.told(str(minutes))
+
+    def told(self, line: str) -> tuple[int, ...]:
         assert self.looks.stdin and self.looks.stdout
-        self.looks.stdin.write(f"{minutes}\n")
+        self.looks.stdin.write(f"{line}\n")
         return tuple(int(word) for word in self.looks.stdout.readline().split())
 
     def find(self, detector: str, subject: Mapping[str, str]) -> str:

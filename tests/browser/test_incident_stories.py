@@ -80,7 +80,7 @@ def test_a_routing_change_doubles_the_cost_of_a_run(desk: Desk, signed_in: Signe
     desk.open(operator, incident, "Runs of invoice-desk cost more")
     expect(operator.locator("#changes-title")).to_be_visible()
     expect(operator.locator("main")).to_contain_text("invoice-desk promoted")
-    lowered = {"Cost usd per day": "5"}
+    lowered = {"Cost in USD per day": "5"}
 
     def rolled_back() -> None:
         admin.goto(f"/incidents/{incident}/")
@@ -153,7 +153,8 @@ def test_a_write_tool_makes_duplicates(desk: Desk, signed_in: SignedIn) -> None:
         desk.take_back(operator, "asked before file_complaint", "it has an effect key now")
 
     desk.follow(operator, 11, {3: asked, 6: undone, 10: allowed})
-    assert desk.look(minutes=6)[2] == 0, "it stays for as long as its detector holds it"
+    desk.look(minutes=6)
+    assert desk.incident(incident)["state"] == "acknowledged", "it stays for as long as its detector holds it"
     operator.goto(f"/incidents/{incident}/")
     operator.get_by_role("button", name="Resolve").click()
     operator.get_by_label("Cause, and what was done").fill("Two customers' forms were one. One was withdrawn.")
@@ -171,7 +172,7 @@ def test_a_model_provider_degrades(desk: Desk, signed_in: SignedIn) -> None:
         desk.stack.sandbox(
             "PUT", "/faults", {"target": "model", "fault": fault, "times": 2 if fault == "500" else -1, "match": "sim-script"}
         )
-    fell = desk.run("letter-desk", ASKS, 2)
+    fell = desk.run("letter-desk", "Hello there", 2)
     assert all(run["state"] == "succeeded" for run in fell)
     incident = desk.detected("provider_degraded", model="outpost")
     desk.open(operator, incident, "outpost is degraded")

@@ -22,10 +22,12 @@ PAGES = (
     "/tools/-/rules/of/no-exfiltration/?tenant=-", "/tools/-/versions/?tenant=-&to=1", "/tools/create_ticket/what-if/",
     "/?period=30d", "/agents/", "/agents/support-triage/", "/compare/", "/compare/runs/", "/compare/runs/?a={succeeded}&b={failed}",
     "/tools/", "/tools/create_ticket/", "/models/", "/models/primary/", "/metric-definitions/",
+    "/releases/", "/agents/support-triage/releases/", "/evals/evaluations/", "/runs/{succeeded}/fork/",
     "/evals/", "/evals/checks/", "/evals/scores/", "/evals/from-run/{succeeded}/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
     "/incidents/", "/incidents/{incident}/", "/incidents/{incident}/do/open_breaker/?step=4", "/runbooks/tool-timeouts/", "/detectors/",
     "/changes/", "/audit/", "/memory/", "/memory/forget/",
+    "/settings/security/", "/settings/security/confirm/", "/settings/members/",
 )  # fmt: skip
 TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}
 SHIFTS = """

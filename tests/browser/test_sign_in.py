@@ -14,8 +14,9 @@ from .conftest import violations
 PASSWORD = "correct horse battery"
 PERSON = """
 from tenants.models import Member, Tenant, User
-user = User.objects.create_user({name!r}, password={password!r})
-Member.objects.create(user=user, tenant=Tenant.objects.order_by("created_at").first(), role="viewer")
+for name in ("tina", "pia"):
+    user = User.objects.create_user(name, password={password!r})
+    Member.objects.create(user=user, tenant=Tenant.objects.order_by("created_at").first(), role="viewer")
 print("made")
 """
 DEVICE = {
@@ -28,9 +29,13 @@ DEVICE = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def people(stack: Stack) -> None:
+    stack.python(PERSON.format(password=PASSWORD))
+
+
 def arrives(stack: Stack, page: Page, name: str) -> None:
     """A new person at the sign-in page, by the name that passkeys accept: an address of numbers has none."""
-    stack.python(PERSON.format(name=name, password=PASSWORD))
     page.goto(at(stack, "/settings/security/"))
     knock(page, name)
     expect(page.get_by_role("heading", name="Security")).to_be_visible()

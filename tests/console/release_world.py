@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import F
 
@@ -41,18 +42,18 @@ def make_desk() -> Desk:
     return Desk(world, root, second, trouble.people["admin"], first, live, candidate)
 
 
-def ended(desk: Desk, release: Release, count: int, *, steps: int = 3, writes: int = 0) -> list[Run]:
-    """Runs that ended just now."""
+def accepted(desk: Desk, release: Release, count: int, **values: Any) -> list[Run]:
     within = limits(ReleaseSpec.model_validate(release.spec)).model_dump(mode="json")
-    made = [
-        Run(
-            tenant=desk.world.tenant, agent_id="support-triage", release=release, deadline_at="2030-01-01T00:00Z", step=steps,
-            writes=writes, starter=desk.world.operator.user, cost_micro=1000 * steps,
-        )
-        for _ in range(count)
-    ]  # fmt: skip
+    given = {"agent_id": "support-triage", "release": release, "deadline_at": "2030-01-01T00:00Z", "starter": desk.world.operator.user}
+    made = [Run(tenant=desk.world.tenant, **given | values) for _ in range(count)]
     Run.objects.bulk_create(made)
     RunInput.objects.bulk_create([RunInput(run=run, text="Why was I charged twice?", limits=within) for run in made])
+    return made
+
+
+def ended(desk: Desk, release: Release, count: int, *, steps: int = 3, writes: int = 0, **values: Any) -> list[Run]:
+    """Runs that ended just now."""
+    made = accepted(desk, release, count, step=steps, writes=writes, cost_micro=1000 * steps, **values)
     rows = Run.objects.filter(id__in=[run.id for run in made])
     rows.update(state="running", owner="01890000-0000-7000-8000-000000000000")
     rows.update(state="succeeded", outcome="completed", owner=None, ended_at=F("created_at") + timedelta(seconds=2))

@@ -327,7 +327,7 @@ def others(world: World, root: Actor) -> dict[str, str]:
         "delivery_id": str(delivery), "delegation_id": str(delegation.pk), "grant_id": str(grant), "switch_id": str(switch),
         "breaker_id": str(breaker.pk), "incident_id": str(incident), "memory_id": str(item),
         "number": str(version.number), "backtest_id": "bkt_x", "step": "1", "ord": "2",
-        "evaluation_id": "evl_x", "key": "x",
+        "evaluation_id": "evl_x", "key": "x", "other_id": "rel_x", "rollout_id": "rol_x",
     }  # fmt: skip
 
 

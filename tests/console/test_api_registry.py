@@ -216,12 +216,6 @@ def test_releases_are_made_promoted_and_rolled_back(applied: Desk) -> None:
     assert refusal(api.post(f"/releases/{first['release_id']}/rollback")) == (409, "no_previous_release")
 
 
-@pytest.mark.parametrize("verb", ["shadow", "canary"])
-def test_stages_that_are_not_built_are_refused_by_name(applied: Desk, verb: str) -> None:
-    answer = applied.platform.post(f"/releases/{Release.objects.get(agent='clerk').release_id}/{verb}", {"share": 0.1})
-    assert refusal(answer) == (422, "not_supported") and answer.json()["key"] == verb
-
-
 def test_a_release_or_verb_that_is_none_is_absent(applied: Desk) -> None:
     live = Release.objects.get(agent="clerk").release_id
     for path in ("/releases/rel_x/promote", f"/releases/{live.replace('rel_', 'agt_')}/promote", f"/releases/{live}/explode"):

@@ -10,7 +10,7 @@ from tenants.models import AuditEntry
 from tests.runtime.waiting import make_world, person
 
 from .callers import Caller, caller, refusal
-from .release_world import Desk, canary, ended, make_desk, with_a_write
+from .release_world import Desk, accepted, canary, ended, make_desk, with_a_write
 
 pytestmark = pytest.mark.mission("P12.1", "P12.2")
 
@@ -43,7 +43,7 @@ def test_a_release_is_read_with_its_pins_its_stage_and_its_rollouts(desk: Desk, 
 
 def test_a_shadow_and_a_canary_are_started_and_moved(desk: Desk, api: Caller) -> None:
     shadow = api.post(path(desk.candidate, "/shadow"), {"share": 0.2, "reads": "recorded", "max_cost_usd": "2.5", "reason": "look"})
-    assert shadow.status_code == 201 and (shadow.json()["reads"], shadow.json()["max_cost_usd"]) == ("recorded", "2.500000")
+    assert shadow.status_code == 201 and (shadow.json()["reads"], shadow.json()["max_cost_usd"]) == ("recorded", "2.5")
     assert refusal(api.post(path(desk.candidate, "/shadow"), {"share": 0.2})) == (409, "rollout_open")
     made = api.post(path(desk.candidate, "/canary"), {"steps": [0.1, 0.4], "key": "session", "enough": 50}).json()
     assert (made["share"], made["key"], made["enough"]) == (0.1, "session", 50)
@@ -91,8 +91,7 @@ def test_promotion_is_refused_with_its_reason_and_two_people_overrule_it(desk: D
 
 
 def test_a_rollback_may_stop_what_is_in_flight(desk: Desk, api: Caller) -> None:
-    [run] = ended(desk, desk.live, 1)
-    Run.objects.filter(pk=run.pk).update(state="queued", outcome=None, ended_at=None)
+    [run] = accepted(desk, desk.live, 1)
     told = api.post(path(desk.live, "/rollback"), {"in_flight": "stop", "reason": "it loops"}).json()
     assert told["live"]["release_id"] == desk.first.release_id
     assert run.run_id in told["stopped"] and Run.objects.get(pk=run.pk).state == "cancelled"
@@ -172,7 +171,6 @@ def test_releases_are_moved_by_platform_admins_only(desk: Desk, verb: str) -> No
 
 
 def test_runs_are_listed_by_mode(desk: Desk, api: Caller) -> None:
-    real, shadow = ended(desk, desk.live, 2)
-    Run.objects.filter(pk=shadow.pk).update(mode="shadow")
+    [real], [shadow] = ended(desk, desk.live, 1), ended(desk, desk.live, 1, mode="shadow")
     assert [run["run_id"] for run in api.get("/runs?mode=shadow,eval").json()["items"]] == [shadow.run_id]
     assert real.run_id in [run["run_id"] for run in api.get("/runs?mode=normal").json()["items"]]

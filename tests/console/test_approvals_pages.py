@@ -430,10 +430,10 @@ FRAME = 4  # session, user, membership, the sidebar's counts
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        ("/approvals/", FRAME + 18),
+        ("/approvals/", FRAME + 20),
         ("/approvals/?tab=decided", FRAME + 2),
         ("/approvals/?part=list", FRAME - 1 + 3),
-        ("{one}", FRAME + 19),  # one of them notes that it was opened
+        ("{one}", FRAME + 21),  # one of them notes that it was opened
         ("{one}?part=status", FRAME - 1 + 2),
     ],
 )

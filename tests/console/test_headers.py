@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ADDRESSES = (
     "/", "/runs/", "/runs/new/", "/approvals/", "/tools/", "/unknowns/", "/switches/", "/switches/new/", "/sign-in/", "/nothing",
+    "/sign-in/second/", "/sign-in/passkey/", "/sign-in/oidc/", "/sign-in/oidc/callback/", "/invitation/x/", "/settings/members/",
+    "/settings/security/", "/settings/security/confirm/", "/settings/security/password/", "/settings/security/app/",
+    "/settings/security/passkey/", "/settings/security/codes/", "/settings/security/remove/",
     "/runs/agt_no/",
     "/admin/login/", "/admin/", "/api/v1/docs/", "/api/v1/runs", "/api/v1/nothing", "/healthz", "/readyz", "/static/theme.js",
 )  # fmt: skip

@@ -6,17 +6,18 @@ import pytest
 
 from console.incidents import actions
 from console.incidents.actions import ACTIONS, USUAL
-from console.models import IncidentEntry
+from console.models import IncidentEntry, IncidentRun
 from console.runbooks.words import ACTIONS as OFFERED
 from console.runbooks.words import FACTS
 from runs import switches
 from runs.models import Undo
 from tenants.errors import Refused
 from tenants.models import AuditEntry
+from tests.runtime.waiting import running
 from tools import catalog, permissions
 from tools.models import Breaker
 
-from .incident_world import HOST, Trouble, make_trouble, state
+from .incident_world import HOST, Trouble, make_trouble, state, wrote
 
 pytestmark = pytest.mark.mission("P11.3")
 TYPED = {"go_read_only": "writes", "stop_writes": "writes", "pause_agent": "support-triage", "pause_everything": "acme"}
@@ -110,6 +111,17 @@ def test_a_breaker_that_is_held_open_is_reset(trouble: Trouble) -> None:
     assert (Breaker.objects.get().host_port, Breaker.objects.get().forced) == (HOST, "open")
     do(trouble, "reset_breaker", "operator")
     assert Breaker.objects.get().forced == ""
+
+
+def test_of_writes_that_were_made_twice_the_second_ones_are_proposed(trouble: Trouble) -> None:
+    undo = ("undo_writes", None)
+    assert [choice.again for choice in actions.preview(trouble.people["operator"], trouble.incident, *undo)[1].choices] == [False]
+    again = running(trouble.world)
+    wrote(again)
+    IncidentRun.objects.create(incident=trouble.incident, run_id=again.pk, value=1)
+    _, preview = actions.preview(trouble.people["operator"], trouble.incident, *undo)
+    assert [choice.again for choice in preview.choices] == [False, True]
+    assert preview.proposed == [f"{again.run_id}.1.1"] and "Chosen are those that were made before" in preview.says
 
 
 def test_the_chosen_writes_of_its_runs_are_undone_and_no_others(trouble: Trouble) -> None:

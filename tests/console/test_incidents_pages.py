@@ -71,7 +71,7 @@ def test_the_page_has_evidence_runbook_runs_actions_and_one_log(trouble: Trouble
     assert "Error rate over the day before: from 1.0% to 44%, 44% at the end. The threshold is 20%." in page
     assert '"y": [1.0, 44.0]' in page and "support-triage promoted" in page
     assert "Runbook: The desk is down" in page and "desk-is-down v1 @ " in page and "0 of 3" in page
-    assert "Ask before create_ticket" in page and "This needs the scope config:write" in page
+    assert "Ask before create_ticket" in page and "For platform admins: it is done in every tenant at once." in page
     assert trouble.world.tenant.slug in page and "1 run hit, 1 still live" in page
     assert "Undo their writes" in page
 

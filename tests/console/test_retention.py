@@ -31,6 +31,8 @@ from runs.models import (
     DraftDecision,
     EffectClaim,
     Event,
+    MemoryItem,
+    MemoryUse,
     Observation,
     Retention,
     Run,
@@ -50,7 +52,9 @@ from .callers import caller, refusal
 from .past import browser, called, ended
 
 OLD = timedelta(days=40)
-GOES = (Call, Event, Observation, RunInput, Step, Undo, DraftDecision, EffectClaim, Run, Delivery, IdempotencyRecord, TelemetrySent)
+GOES = (
+    Call, Event, MemoryUse, Observation, RunInput, Step, Undo, DraftDecision, EffectClaim, Run, Delivery, IdempotencyRecord, TelemetrySent,
+)  # fmt: skip
 STAYS = {
     Approval: "an audit record of its own",
     UnknownWrite: "the case, which says who settled it how",
@@ -58,6 +62,7 @@ STAYS = {
     DeletedHistory: "the tombstone",
     Score: "a figure of its release",
     Case: "a case of its own, which says where it is from",
+    MemoryItem: "kept for runs to come, until it expires",
 }
 
 
@@ -97,6 +102,7 @@ def test_an_old_run_goes_whole_and_leaves_a_tombstone_that_its_addresses_show(wo
     run = old(world)
     asked = waiting.ask(run)
     Approval.objects.filter(pk=asked.pk).update(state="rejected")
+    MemoryUse.objects.create(tenant=world.tenant, run_id=run.id, step=1, ord=1, item_id=run.id, did="read")
     assert retention.prune() == retention.Pruned(runs=1)
 
     assert left(run) == set() and Approval.objects.filter(pk=asked.pk).exists()
@@ -117,6 +123,7 @@ def test_an_old_run_goes_whole_and_leaves_a_tombstone_that_its_addresses_show(wo
 
 def test_what_an_hour_came_to_stays_when_its_runs_go(world: World) -> None:
     run = old(world)
+    run.refresh_from_db()
     rollups.fold(run.created_at)
     assert sum(RunHour.objects.values_list("started", flat=True)) == 1
     assert retention.prune() == retention.Pruned(runs=1)

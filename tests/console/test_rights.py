@@ -148,9 +148,9 @@ def test_every_role_may_do_at_every_address_what_the_table_says(ground: tuple[li
     ("pattern", "rows"),
     [
         ("/api/v1/audit", {"GET": "----yy"}),
-        ("/api/v1/config/apply", {"POST": "----nn"}),
+        ("/api/v1/config/apply", {"POST": "-----y"}),
         ("/api/v1/runs", {"GET": "-yyyyy", "POST": "--nnnn"}),
-        ("/api/v1/agents/<str:name>/releases", {"POST": "-----n"}),
+        ("/api/v1/switches", {"GET": "-yyyyy", "POST": "--nnnn"}),
     ],
 )
 def test_the_table_says_what_the_contract_says(pattern: str, rows: dict[str, str]) -> None:

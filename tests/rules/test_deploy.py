@@ -76,6 +76,18 @@ def test_named_volumes_and_files_are_there_and_no_secret_is_in_the_files(compose
         assert f"deploy/{example}" in (ROOT / ".gitignore").read_text().splitlines()
 
 
+def test_every_variable_of_the_example_is_a_documented_setting() -> None:
+    named = re.findall(r"^([A-Z_]+)=", (ROOT / "deploy" / "environment.example").read_text(), re.MULTILINE)
+    told = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert named and set(named) <= set(told)
+
+
+def test_every_command_that_the_document_names_is_there() -> None:
+    named = set(re.findall(r"manage\.py ([a-z_]+)", (ROOT / "docs" / "production.md").read_text()))
+    ours = {path.stem for path in (ROOT / "console" / "management" / "commands").glob("*.py")}
+    assert named - ours <= {"migrate", "check", "collectstatic", "createsuperuser", "shell"}
+
+
 def test_the_image_is_made_of_the_lock_and_runs_as_nobody_in_particular(steps: list[str]) -> None:
     assert sum(step.startswith("FROM ") for step in steps) == 2
     assert any("--require-hashes --only-binary :all: -r /build/requirements.lock" in step for step in steps)

@@ -75,14 +75,16 @@ def demo() -> dict[str, Any]:
 TOOLS = {tool["name"]: tool for tool in demo()["tools"]}
 
 
-async def play(desk: Client, text: str, tools: tuple[str, ...], **answers: dict[str, Any]) -> tuple[list[str], str]:
+async def play(
+    desk: Client, text: str, tools: tuple[str, ...], *, model: str = "sim-medium", **answers: dict[str, Any]
+) -> tuple[list[str], str]:
     """Plays a whole conversation as an agent would; `answers` replaces the desk's result of a tool.
 
     Returns the names of the tools called, in order, and the final text. Checks every message against demo.yaml.
     """
     messages, called = [user(text)], []
     for turn in range(10):
-        status, body = await desk.post("/v1/chat/completions", request(messages, tools))
+        status, body = await desk.post("/v1/chat/completions", request(messages, tools, model))
         assert status == 200, body
         message = body["choices"][0]["message"]
         if not message.get("tool_calls"):
@@ -622,3 +624,20 @@ def test_the_demo_names_only_what_it_defines() -> None:
         planner = release["models"]["planner"]
         assert {planner["model"], *planner["fallback"]} <= set(release["budget"]["allowed_models"]) <= models
     assert {row["tool"] for row in document["permissions"]} <= set(TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("URGENT: I was charged twice on acct_1001", ["fetch_account"] * 3 + ["create_ticket"] * 2),
+        ("Please look at acct_1001", ["fetch_account"] * 3),
+        ("Hello!", []),
+    ],
+)
+async def test_the_planner_that_got_worse_asks_three_times_and_opens_one_more_ticket(desk: Client, text: str, calls: list[str]) -> None:
+    tools = ("fetch_account", "create_ticket")
+    good, worse = await play(desk, text, tools), await play(desk, text, tools, model="sim-looping")
+    assert good[0] == list(dict.fromkeys(calls))
+    assert worse[0] == calls
+    tickets = [effect["args_sha256"] for effect in await desk.effects() if effect["tool"] == "create_ticket"]
+    assert len(set(tickets)) == calls.count("create_ticket")  # the first of them twice: each planner opened it

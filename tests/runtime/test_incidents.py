@@ -18,7 +18,7 @@ from console.incidents.parameters import DetectorSpec
 from console.models import Delivery, Detector, Incident, IncidentEntry
 from console.runbooks import shelf
 from runs import switches
-from runs.models import Call, ModelDefinition, UnknownWrite
+from runs.models import Call, ModelDefinition, Run, UnknownWrite
 from tenants import audit
 from tenants.actors import Actor
 from tenants.errors import Refused
@@ -93,6 +93,28 @@ def test_runs_that_are_unlike_those_of_the_last_days_open_one(
     assert incident.subject == {"agent": "support-triage"} and incident.evidence["baseline"]["hours"] in (23, 24)
     assert {one["run_id"] for one in incident.evidence["runs"]} <= {run.run_id for run in runs}
     assert len(incident.evidence["series"]) == 24 and len(incident.evidence["runs"]) == 10
+
+
+def test_what_only_rehearses_is_neither_measured_nor_among_the_runs_that_it_touched(world: World, now: datetime) -> None:
+    only("steps_per_run", minimum=3)
+    past_runs(world, now)
+    rehearsed = [finished(world, now - MINUTE, steps=30) for _ in range(3)]
+    Run.objects.filter(pk__in=[run.pk for run in rehearsed]).update(mode="shadow")
+    assert watch.look(now).opened == []
+    runs = [finished(world, now - MINUTE, steps=9) for _ in range(3)]
+    assert {one.run_id for one in found(now).runs.all()} == {run.pk for run in runs}
+
+
+def test_its_chart_goes_on_until_it_is_over(world: World, now: datetime) -> None:
+    only("tool_errors", minimum=2, hold_minutes=0)
+    tool_called(running(world), now - MINUTE, "failed", "failed")
+    incident = found(now)
+    tool_called(running(world), now, *["ok"] * 6)
+    watch.look(now + MINUTE)
+    tool_called(running(world), now + MINUTE, *["ok"] * 12)
+    watch.look(now + 2 * MINUTE)
+    incident.refresh_from_db()
+    assert incident.state == "resolved" and [point["value"] for point in incident.evidence["since"]] == [0.25, 0.1]
 
 
 def test_the_same_write_made_twice_opens_one(world: World, now: datetime) -> None:

@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from cryptography.fernet import Fernet
 from django.apps import apps
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from approvals.models import Approval
-from runs import forks, memory, memory_people, releases, signoff
+from runs import forks, memory, memory_people, memory_rotation, releases, signoff
 from runs.models import Agent, Call, MemoryItem, MemoryUse, Run
 from runs.spec import Memory
 from tenants import controls
 from tenants.actors import Actor
 from tenants.errors import Refused
+from tenants.ids import new_id
 from tenants.models import AuditEntry, Member, Tenant, User
 from tools import catalog
 from tools import memory as tools
@@ -352,3 +355,21 @@ async def test_a_person_corrects_and_all_of_a_subject_is_forgotten_with_a_receip
     audited = [entry async for entry in AuditEntry.objects.filter(action__startswith="memory.").order_by("id")]
     assert [entry.action for entry in audited] == ["memory.corrected", "memory.forgotten"]
     assert "u1" not in json.dumps([[entry.object_id, entry.before, entry.after] for entry in audited])
+
+
+@pytest.mark.mission("P7.2", "P10.2")
+async def test_a_new_sealing_key_opens_memory_without_the_old_one(world: World, settings: Any) -> None:
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    settings.SEALING_KEYS = old
+    row = MemoryItem(
+        id=new_id(), tenant=world.tenant, kind="session", agent="helper", key="iban", owner="u1", run_id=new_id(), step=1, ord=1,
+        expires_at=timezone.now() + timedelta(days=1),
+    )  # fmt: skip
+    memory.fill(row, "canary-1", sensitive=True)
+    await row.asave()
+    settings.SEALING_KEYS = f"{new},{old}"
+    assert await sync_to_async(memory_rotation.left)() == [row.memory_id]
+    assert await sync_to_async(lambda: sum(memory_rotation.rotate()))() == 1
+    settings.SEALING_KEYS = new
+    held = (await sync_to_async(items)())[0]
+    assert await sync_to_async(memory.opened)(held) == "canary-1" and await sync_to_async(memory_rotation.left)() == []

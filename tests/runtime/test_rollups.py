@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from approvals.models import Approval, StandingGrant
-from console import metrics, readings, rollups
+from console import metrics, readings, rollups, stored_hours
 from console.histograms import ERROR
 from console.metric_definitions import record
 from console.models import CallHour, FoldedHour, RunHour
@@ -337,6 +337,47 @@ def test_the_hour_that_runs_now_is_read_from_its_runs_while_they_are_few(worlds:
     monkeypatch.setattr(readings, "RAW_MOST", 1)
     many = readings.read(None, hour_of(now), hour_of(now) + HOUR)
     assert sum(row.started for row in many.runs) == 1 and many.as_of == now - timedelta(seconds=40)
+
+
+def started_in(since: datetime, until: datetime) -> int:
+    return sum(row.started for row in readings.read(None, since, until).runs)
+
+
+def test_the_hour_that_runs_now_is_read_as_it_was_counted_last_while_that_is_fresh(worlds: list[World]) -> None:
+    now = datetime.now(UTC)
+    run_at(worlds[0], hour_of(now))
+    rollups.fold(now)
+    FoldedHour.objects.update(at=now + timedelta(minutes=5))
+    run_at(worlds[0], hour_of(now))
+    assert started_in(hour_of(now), hour_of(now) + HOUR) == 1
+
+
+def test_an_hour_that_was_read_is_read_again_once_it_is_counted_anew(worlds: list[World]) -> None:
+    hour = hour_of(timezone.now() - 5 * HOUR)
+    for many in (1, 2):
+        run_at(worlds[0], hour)
+        rollups.fold(hour)
+        assert started_in(hour, hour + HOUR) == started_in(hour, hour + HOUR) == many
+
+
+def test_what_is_read_is_added_up_but_for_what_is_to_be_told_apart(worlds: list[World]) -> None:
+    hour = hour_of(timezone.now() - 5 * HOUR)
+    for world in (*worlds, worlds[0]):
+        call_of(run_at(world, hour, "succeeded", "completed", 2), 1, "done", name="search_docs", effect="read", attempt=1)
+    rollups.fold(hour)
+    whole = readings.read(None, hour, hour + HOUR)
+    assert [(row.started, row.states, row.agent) for row in whole.runs] == [(3, {"succeeded": 3}, "")]
+    assert [(row.name, row.calls) for row in whole.calls] == [("search_docs", 3)]
+    apart = readings.read(None, hour, hour + HOUR, apart=("agent",)).runs
+    assert {row.agent: row.started for row in apart} == {worlds[0].agent.pk: 2, worlds[1].agent.pk: 1}
+
+
+def test_a_process_remembers_a_bounded_number_of_hours() -> None:
+    memory = stored_hours.Memory(2)
+    memory.keep({(n,): () for n in range(2)})
+    memory.of([(0,)])
+    memory.keep({(2,): ()})
+    assert memory.of([(0,), (1,), (2,)]).keys() == {(0,), (2,)}
 
 
 def test_hours_that_are_too_many_to_count_at_once_are_told_as_uncounted(worlds: list[World], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
-"""`manage.py rotate_credentials`: seal every credential under the newest key, and prove that no older key is needed."""
+"""`manage.py rotate_credentials`: seal credentials and sensitive memory under the newest key, and prove that no older one is needed."""
 
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from runs import memory_rotation
+from runs.models import MemoryItem
 from tenants import audit, rotation
 from tenants.errors import Refused
 from tenants.models import Credential
@@ -22,14 +24,16 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, batch: int, check: bool, **options: Any) -> None:
         try:
-            sealed = 0 if check else sum(rotation.rotate(max(1, batch)))
-            left = rotation.left()
+            sealed = 0 if check else sum(rotation.rotate(max(1, batch))) + sum(memory_rotation.rotate(max(1, batch)))
+            left = rotation.left() + memory_rotation.left()
         except Refused as refused:
             raise CommandError(refused.message)
         if sealed:
             audit.append(None, "credentials.rotated", "credential", "all", None, {"sealed": sealed, "left": len(left)}, tenant=None)
-        held = Credential.objects.count()
-        self.stdout.write(f"{held} credentials, {sealed} sealed anew, {len(left)} do not open with the newest key alone.")
+        held = f"{Credential.objects.count()} credentials"
+        if items := MemoryItem.objects.filter(sealed__isnull=False).count():
+            held += f" and {items} items of memory"
+        self.stdout.write(f"{held}, {sealed} sealed anew, {len(left)} do not open with the newest key alone.")
         for name in left[:SHOWN]:
             self.stdout.write(f"    {name}")
         if left:
