@@ -16,7 +16,7 @@ from tenants.errors import Refused
 from tools.catalog import need_platform_admin
 
 from . import lifecycle, releases
-from .models import Agent, Release, ReleaseMove, Rollout, Run
+from .models import Agent, Evaluation, Release, ReleaseMove, Rollout, Run
 from .rehearsals import Reads
 from .states import TERMINAL
 
@@ -139,6 +139,20 @@ def promote(actor: Actor, release: Release, reason: str = "", *, override: bool 
 
 def objection_to(release: Release) -> str:
     """Why it should not be live yet; empty: nothing is known against it."""
+    return failed_suite(release) or canary_against(release)
+
+
+def failed_suite(release: Release) -> str:
+    """The first suite whose newest evaluation of it did not pass whole."""
+    done = Evaluation.objects.filter(release=release, state=Evaluation.State.DONE).select_related("suite").order_by("suite_id", "-id")
+    for one in done.distinct("suite_id"):
+        passed, count = (one.result or {}).get("passed"), (one.result or {}).get("runs")
+        if passed is not None and count and passed < count:
+            return f"its evaluation by {one.suite.name} passed {passed} of {count}"
+    return ""
+
+
+def canary_against(release: Release) -> str:
     last = Rollout.objects.filter(candidate=release, kind=Kind.CANARY).order_by("-id").first()
     if last is None or last.state == State.PROMOTED:
         return ""

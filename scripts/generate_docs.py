@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from console.metric_definitions import METRICS  # noqa: E402
-from runs.event_catalogue import EVENTS, schema  # noqa: E402
 from runs.evals.checks import CHECKS  # noqa: E402
 from runs.evals.checks import VERSION as CHECKS_VERSION  # noqa: E402
+from runs.event_catalogue import EVENTS, schema  # noqa: E402
 from runs.events import FIELDS, VERSION, Kind  # noqa: E402
 from runs.states import CALL, DUE, NEW, OWNED, PEOPLE, RUN, TERMINAL, Outcome, RunState  # noqa: E402
 

@@ -18,14 +18,15 @@ def validator(kind: str) -> Any:
     return jsonschema_rs.Draft202012Validator(schema_of(Kind(kind), strict=True), validate_formats=True)
 
 
-def faults() -> list[str]:
-    """One line for each event or run that is not as it must be."""
+def faults(*tenants: str) -> list[str]:
+    """One line for each event or run (of these tenants, or of all) that is not as it must be."""
     from console import records
     from runs.models import Call, Event
     from tenants.scope import ALL, tenant_scope
 
     with tenant_scope(ALL):
-        runs = list(records.RUN_ROWS.order_by("-id")[:MOST])
+        held = records.RUN_ROWS.filter(tenant__slug__in=tenants) if tenants else records.RUN_ROWS
+        runs = list(held.order_by("-id")[:MOST])
         ids = [run.id for run in runs]
         events, calls = defaultdict(list), defaultdict(list)
         for event in Event.objects.filter(run_id__in=ids).order_by("run_id", "seq"):

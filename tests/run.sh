@@ -12,7 +12,7 @@ if [ "${paths[*]}" != tests ]; then
   run "${paths[@]}" "$@"
   exit
 fi
-alone=(tests/crash tests/acceptance tests/browser)
+alone=(tests/crash tests/acceptance tests/browser tests/runtime/test_circuits.py tests/runtime/test_fair_claims.py tests/runtime/test_deadlines.py)
 first=0 second=0
 run tests "${alone[@]/#/--ignore=}" -n 2 --dist loadfile "$@" || first=$?
 run "${alone[@]}" "$@" || second=$?

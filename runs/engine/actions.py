@@ -26,4 +26,5 @@ def follow(f: Flight) -> None:
         return
     said = call.result or {}
     outcome = REFUSED.get(str(said.get("error_type")), Outcome.TOOL_ERROR)
-    f.ending = Ending(RunState.FAILED, outcome, error={"error_type": call.error or said.get("error_type"), "message": str(said.get("message"))[:500]})
+    error = {"error_type": call.error or said.get("error_type"), "message": str(said.get("message"))[:500]}
+    f.ending = Ending(RunState.FAILED, outcome, error=error)

@@ -135,9 +135,7 @@ def rule_out(f: Flight, turn: Turn, call: ToolCall, definition: ToolDefinition, 
     return None
 
 
-def rehearsed(
-    f: Flight, rehearsal: Rehearsal, turn: Turn, call: ToolCall, definition: ToolDefinition, record: JSON
-) -> Ruling | None:
+def rehearsed(f: Flight, rehearsal: Rehearsal, turn: Turn, call: ToolCall, definition: ToolDefinition, record: JSON) -> Ruling | None:
     """The answer from the book. None: a read that is allowed as it is, so it is sent."""
     effects = definition.mutating or policy.SIDE_EFFECTS in definition.labels or record["decision"] != "allow"
     earlier = (c for past in f.turns if past.step <= turn.step for c in past.calls if c is not call and c.result is not None)

@@ -16,7 +16,7 @@ def stack(request: pytest.FixtureRequest, django_db_setup: None) -> Iterator[Sta
     made.up()
     yield made
     try:
-        assert made.python("from tests.history import faults; print(*faults(), sep='\\n')").split("\n") == ["", ""]
+        assert made.python("from tests.history import faults; print(*faults('acme', 'globex'), sep='\\n')").split("\n") == ["", ""]
     finally:
         made.down()
 

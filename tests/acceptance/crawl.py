@@ -112,7 +112,9 @@ ASKED_WITH = {"/api/v1/rules/<": "?tenant={word}", "/tools/-/rules/of/<": "?tena
 INSTALLATION = ("/api/v1/models/", "/models/")  # everybody's: there is no foreign one
 # Words that are nobody's: numbers count anew in each run and tenant.
 WORDS = {
-    "act": ("promote", "rollback"), "verb": ("pause", "promote"), "app_label": ("tenants", "runs"), "secret": ("nobody",), "step": ("1",), "ord": ("2",), "number": ("1",),
+    "act": ("promote", "rollback"), "verb": ("pause", "promote"), "app_label": ("tenants", "runs"), "secret": ("nobody",),
+    "step": ("1",),
+    "ord": ("2",), "number": ("1",), "kind": ("csv",),
 }  # fmt: skip
 ADMIN_IDS = ("object_id", "id")
 

@@ -11,7 +11,7 @@ from django.db.models import F
 
 from runs import canaries, releases, shadows, stages
 from runs import catalog as models
-from runs.models import Agent, Call, Release, ReleaseMove, Rollout, Run, RunInput
+from runs.models import Agent, Call, Evaluation, Release, ReleaseMove, Rollout, Run, RunInput, Suite
 from runs.rehearsing import same_question
 from runs.spec import ReleaseSpec, limits
 from tenants.actors import Actor
@@ -140,6 +140,21 @@ async def test_promotion_is_refused_with_its_reason_and_two_people_may_overrule_
     assert await promote(second, candidate, "I read the difference.", override=True)
     await rollout.arefresh_from_db()
     assert rollout.state == "promoted" and (await Agent.objects.aget(name="helper")).live_id == candidate.id
+
+
+@pytest.mark.mission("P9.2")
+async def test_a_release_is_not_promoted_past_an_evaluation_that_failed(world: World) -> None:
+    _, candidate = await candidate_of(world)
+    actor = await sync_to_async(platform)(world)
+    suite = await Suite.objects.acreate(name="billing")
+    values = {"suite": suite, "release": candidate, "tenant": world.tenant, "started_by": actor.user, "ceiling_micro": 1, "total": 2}
+    for passed in (2, 1):  # the newest counts
+        await Evaluation.objects.acreate(**values, revision=1, suite_sha256="0" * 64, state="done", result={"runs": 2, "passed": passed})
+    with pytest.raises(Refused) as refused:
+        await sync_to_async(stages.promote)(actor, candidate)
+    assert (refused.value.code, refused.value.fields["why"]) == ("promotion_refused", "its evaluation by billing passed 1 of 2")
+    await Evaluation.objects.acreate(**values, revision=1, suite_sha256="0" * 64, state="done", result={"runs": 2, "passed": 2})
+    assert await sync_to_async(stages.promote)(actor, candidate)
 
 
 async def test_of_two_who_promote_and_roll_back_at_once_both_end_in_one_state(world: World) -> None:
