@@ -112,7 +112,7 @@ urlpatterns = [
     path("rollouts/<str:rollout_id>/hold", releases.HoldRollout.as_view()),
     path("rollouts/<str:rollout_id>/resume", releases.ResumeRollout.as_view()),
     path("rollouts/<str:rollout_id>/end", releases.EndRollout.as_view()),
-    path("metrics/summary", metrics.Summary.as_view()),
+    path("metrics/summary", metrics.Summary.as_view(), name="metrics-summary"),
     path("metrics/series", metrics.Series.as_view()),
     path("suites", evals.Suites.as_view()),
     path("suites/<str:name>", evals.OneSuite.as_view()),
