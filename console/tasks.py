@@ -11,13 +11,14 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django_q.models import Schedule
 
-from runs.evals import evaluations, scoring
+from runs.evals import scoring
 from tenants import verification
 from tenants.chain import Broken
 from tools.imports import servers
 from tools.models import McpServer
 
 from . import audit_health, backtests, doctor, retention
+from .entry.sessions import SessionStore
 from .models import Examination, PolicyBacktest
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ def told_broken(found: list[Broken]) -> int:
 
 
 def prune() -> int:
-    """Delete what is older than its tenant keeps it; how many runs went."""
+    """Delete what is older than its tenant keeps it, and sessions that are over; how many runs went."""
+    SessionStore.clear_expired()
     until = monotonic() + PRUNE_S
     return retention.prune(stop=lambda: monotonic() > until).runs
 
@@ -88,11 +90,6 @@ def prune() -> int:
 def score_runs() -> int:
     """Score a share of the runs that have ended; how many."""
     return scoring.sweep(settings.SCORE_SHARE)
-
-
-def advance_evaluations() -> int:
-    """Start and score the runs of evaluations; how many are not done."""
-    return evaluations.sweep()
 
 
 def ensure_schedules() -> None:
@@ -107,6 +104,5 @@ def ensure_schedules() -> None:
     Schedule.objects.update_or_create(name="verify_audit", defaults=walk)
     daily = {"func": "console.tasks.prune", "schedule_type": Schedule.DAILY, "repeats": -1}
     Schedule.objects.update_or_create(name="prune", defaults=daily)
-    for name in ("score_runs", "advance_evaluations"):
-        minutely = {"func": f"console.tasks.{name}", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1}
-        Schedule.objects.update_or_create(name=name, defaults=minutely)
+    minutely = {"func": "console.tasks.score_runs", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1}
+    Schedule.objects.update_or_create(name="score_runs", defaults=minutely)

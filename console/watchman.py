@@ -11,13 +11,21 @@ from collections.abc import Callable
 from django.db import connections
 
 from runs import memory_people, shadows
+from runs.evals import evaluations
 
 from . import canary_watch, rollups
 from .incidents import watch
 
 log = logging.getLogger(__name__)
 EVERY_S = 15.0
-ROUNDS: tuple[Callable[[], object], ...] = (rollups.fold_due, watch.round, canary_watch.round, shadows.launch, memory_people.tidy)
+ROUNDS: tuple[Callable[[], object], ...] = (
+    rollups.fold_due,
+    watch.round,
+    canary_watch.round,
+    shadows.launch,
+    evaluations.sweep,
+    memory_people.tidy,
+)
 
 
 class Watchman:

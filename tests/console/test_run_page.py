@@ -519,7 +519,7 @@ def test_a_payload_that_is_not_there_does_not_exist(world: World, client: Client
 @pytest.mark.parametrize(
     ("query", "most"),
     [
-        ({}, 17),
+        ({}, 18),
         ({"part": "head"}, 8),
         ({"part": "answer"}, 7),
         ({"part": "timeline"}, 8),
