@@ -87,6 +87,7 @@ def context(request: HttpRequest) -> JSON:
         "nav": SimpleLazyObject(lambda: navigation(request, actor, counts())),
         "switches": SimpleLazyObject(lambda: switches_on(actor, counts())),
         "member_title": member_title(actor),
+        "may_open_incident": actor.can("incidents:write"),
         "tenant": actor.tenant,
         "tenants": SimpleLazyObject(lambda: tenants_of(actor)),
     }

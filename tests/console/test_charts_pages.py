@@ -83,6 +83,15 @@ def test_the_runs_behind_a_piece_of_a_bar_are_those_it_counts(busy: World) -> No
                 assert len(client.get(link).context["listing"].rows) == count
 
 
+@pytest.mark.mission("P11.3")
+def test_whoever_works_incidents_opens_one_from_a_chart(busy: World) -> None:
+    link = "/incidents/new/?title=Success%20rate"
+    client = browser(busy.operator)
+    assert link in client.get("/").content.decode()
+    assert 'value="Success rate"' in client.get(link).content.decode()
+    assert link not in browser(person(busy.tenant, "vera", "viewer")).get("/").content.decode()
+
+
 def test_only_a_platform_admin_looks_into_another_tenant(busy: World) -> None:
     other = make_world("globex", "other")
     ended(other, 2 * H)
