@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make test` runs: run.sh PATH... -- OPTIONS. All tests are two runs of pytest: rules, rows and pages side by side in two processes
-# (each with a database of its own), then alone what starts many processes and would only get in its own way.
+# What `make test` runs: run.sh PATH... -- OPTIONS. All tests are three runs of pytest: rules and rows in two processes (each with a
+# database of its own), pages in two browsers, then alone what starts many processes and would only get in its own way.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 paths=()
@@ -12,11 +12,14 @@ if [ "${paths[*]}" != tests ]; then
   run "${paths[@]}" "$@"
   exit
 fi
-alone=(tests/crash tests/acceptance tests/browser tests/runtime/test_circuits.py tests/runtime/test_fair_claims.py tests/runtime/test_deadlines.py)
-first=0 second=0
-run tests "${alone[@]/#/--ignore=}" -n 2 --dist loadfile "$@" || first=$?
-run "${alone[@]}" "$@" || second=$?
-nothing=5  # pytest's word for a selection without a test
-if [ "$first" = "$nothing" ]; then exit "$second"; fi
-if [ "$second" = "$nothing" ]; then exit "$first"; fi
-exit $((first > second ? first : second))
+alone=(tests/crash tests/acceptance tests/runtime/test_circuits.py tests/runtime/test_fair_claims.py tests/runtime/test_deadlines.py)
+codes=()
+part() { local code=0; run "$@" || code=$?; codes+=("$code"); }
+part tests "${alone[@]/#/--ignore=}" --ignore=tests/browser -n 2 --dist loadfile "$@"
+part tests/browser -n 2 --dist loadgroup "$@"
+part "${alone[@]}" "$@"
+worst=5  # pytest's word for a selection without a test: it stands only if no part had any
+for code in "${codes[@]}"; do
+  if [ "$code" != 5 ] && { [ "$worst" = 5 ] || [ "$code" -gt "$worst" ]; }; then worst=$code; fi
+done
+exit "$worst"

@@ -33,6 +33,13 @@ PEOPLE = ("operator", "approver", "admin")
 PATIENCE_MS = 15_000
 
 SignedIn = Callable[..., Page]
+EACH_BY_ITSELF = "test_pages.py"  # its tests may run anywhere; those of another file stay together, in their order
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name != EACH_BY_ITSELF:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 # For the package, not the session: while it lives its event loop counts as running, which asynchronous tests do not bear.

@@ -29,6 +29,7 @@ PAGES = (
     "/changes/", "/audit/", "/memory/", "/memory/forget/",
     "/settings/security/", "/settings/security/confirm/", "/settings/members/",
 )  # fmt: skip
+OF_ADMINS = ("/audit/", "/settings/members/", "/evals/from-run/{succeeded}/")
 TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}
 SHIFTS = """
 window.shifted = 0;
@@ -110,7 +111,7 @@ def wider_than_the_window(page: Page) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("address", PAGES)
 def test_a_page_is_accessible_and_fits_at_every_width(told: Told, signed_in: SignedIn, address: str, scheme: str) -> None:
-    page = signed_in("approver", color_scheme=scheme)
+    page = signed_in("admin" if address in OF_ADMINS else "approver", color_scheme=scheme)
     opened(page, address.format(**vars(told)))
     found = {}
     for width, height in WIDTHS:
