@@ -39,6 +39,7 @@ def watched(stack: Stack) -> Iterator[Stack]:
     stack.start("jobs")
     yield stack
     stack.kill("jobs", signal.SIGTERM)
+    del stack.processes["jobs"]  # the others' installation is whole without it
 
 
 def get(stack: Stack, path: str) -> Any:
