@@ -40,14 +40,18 @@ TITLE_FROM = 400  # characters of what was asked that a title is made from
 @require_safe
 @signed_in
 def page(request: HttpRequest) -> HttpResponse:
-    """`?part=health|charts|series|waiting|incidents|live|integrity` answers one region alone."""
+    """`?part=health|charts|series|waiting|incidents|live|integrity` answers one region alone.
+
+    `degraded`: the banner was there when the page was opened. One that comes later must not push down what somebody reads.
+    """
     actor: Actor = request.actor  # type: ignore[attr-defined]
     chosen = selection(actor, request.GET)
     part = request.GET.get("part")
     if part is not None:
         if part not in PARTS:
             raise Http404
-        return render(request, f"pages/overview/_{part}.html", PARTS[part](chosen) | fragment(chosen))
+        seen = {"late": "degraded" not in request.GET, "degraded": "degraded" in request.GET}
+        return render(request, f"pages/overview/_{part}.html", PARTS[part](chosen) | fragment(chosen) | seen)
     read, wrong = charted(chosen), incidents(chosen)
     context = health_of(chosen, read, wrong["incidents"]) | drawn_of(chosen, read) | wrong | fragment(chosen)
     context |= waiting(chosen) | live(chosen) | integrity(chosen)

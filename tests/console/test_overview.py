@@ -163,6 +163,17 @@ def test_without_an_engine_the_page_says_so(world: World) -> None:
     assert "No engine is running." in page and 'href="/runs/?state=queued"' in page
 
 
+def test_a_banner_that_comes_or_goes_later_moves_nothing(world: World) -> None:
+    client = browser(world.operator)
+    assert "part=health&amp;degraded=1" in client.get("/").content.decode()
+    later = client.get("/?part=health").content.decode()
+    assert 'class="state late"' in later and "degraded=1" not in later
+    Engine.objects.create(id=new_id(), host="h", boot_id="b", pid=1, started=1, lease_until=Now() + timedelta(minutes=1))
+    Canary.objects.create(name="jobs", at=timezone.now())
+    assert "Back to normal." in client.get("/?part=health&degraded=1").content.decode()
+    assert 'class="state' not in client.get("/?part=health").content.decode()
+
+
 def test_a_healthy_installation_has_no_banner(world: World, engine: Engine) -> None:
     Canary.objects.create(name="jobs", at=timezone.now())
     assert browser(world.operator).get("/").context["trouble"] is None
