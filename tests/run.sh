@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make test` runs: run.sh PATH... -- OPTIONS. All tests are three runs of pytest: rules and rows in two processes (each with a
-# database of its own), pages in two browsers, then alone what starts many processes and would only get in its own way.
+# What `make test` runs: run.sh PATH... -- OPTIONS. All tests are four runs of pytest: rules and rows in two processes (each with a
+# database of its own), pages in two browsers, stories on two installations, then alone what measures time or kills what it starts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 paths=()
@@ -12,11 +12,12 @@ if [ "${paths[*]}" != tests ]; then
   run "${paths[@]}" "$@"
   exit
 fi
-alone=(tests/crash tests/acceptance tests/runtime/test_circuits.py tests/runtime/test_fair_claims.py tests/runtime/test_deadlines.py)
+alone=(tests/crash tests/runtime/test_circuits.py tests/runtime/test_fair_claims.py tests/runtime/test_deadlines.py)
 codes=()
 part() { local code=0; run "$@" || code=$?; codes+=("$code"); }
-part tests "${alone[@]/#/--ignore=}" --ignore=tests/browser -n 2 --dist loadfile "$@"
+part tests "${alone[@]/#/--ignore=}" --ignore=tests/browser --ignore=tests/acceptance -n 2 --dist loadfile "$@"
 part tests/browser -n 2 --dist loadgroup "$@"
+part tests/acceptance -n 2 --dist loadfile "$@"
 part "${alone[@]}" "$@"
 worst=5  # pytest's word for a selection without a test: it stands only if no part had any
 for code in "${codes[@]}"; do

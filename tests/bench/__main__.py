@@ -1,10 +1,11 @@
-"""`make bench`: this engine beside the floor and, with PEERS=<folder>, beside the shared peers. Interleaved, medians, ratios.
+"""`make bench`: every row of the goals of speed, and with PEERS=<folder> the engine beside the shared peers. Interleaved, medians, ratios.
 
-Read the ratios: absolute figures wander with the machine. Nothing here asserts on time.
+PERFORMANCE=<file> has the rows written there. Read the ratios: absolute figures wander with the machine. Nothing here asserts on time.
 """
 
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -17,36 +18,46 @@ from pathlib import Path
 from typing import Any
 
 from console.postgres import Cluster
-from tests.bench import validation
+from tests.bench import pages, report, validation
+from tests.bench.report import tell
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 RUNS, TOGETHER = int(os.environ.get("RUNS", "400")), 16
 PEERS = os.environ.get("PEERS", "")
 PEER_VARIANTS = (("dbos_peer", "async"), ("langgraph_peer", "async"))
+GOALS = {"dbos_peer/async": 8, "langgraph_peer/async": 6}
 COLUMNS = ("runs_per_s", "cpu_ms_per_call", "commits_per_call", "rss_mb")
 
 
 def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="sbx-bench-"))
+    os.environ["BENCH_ROWS"] = str(home / "rows")
     cluster = Cluster(home)
     urls = cluster.start()
     environment = os.environ | urls.environment() | {"SIGNALBOX_HOME": str(home), "SIGNALBOX_ROLE": "engine"}
     try:
         run([sys.executable, "manage.py", "migrate", "--database", "owner", "-v0"], environment)
+        started(environment)
         with fake_server() as url:
-            engines(urls.owner, url, environment)
-            in_flight(url, environment)
+            alone = engines(urls.owner, url, environment)
+        in_flight(environment)
+        late_steps(environment)
         approved(environment)
+        stored(alone, environment)
+        size = pages.measured_in(environment | {"SIGNALBOX_ROLE": "web"})
     finally:
         cluster.destroy()
     validation.main()
-    subprocess.run([sys.executable, "-m", "tests.bench.pages"], cwd=ROOT, check=True, timeout=3600)
     for sockets in ("100", "1000"):
         subprocess.run([sys.executable, "-m", "tests.bench.live", sockets], cwd=ROOT, check=True, timeout=300)
+    if target := os.environ.get("PERFORMANCE"):
+        (ROOT / target).write_text(report.document((home / "rows").read_text().splitlines(), size))
+    shutil.rmtree(home, ignore_errors=True)
 
 
-def engines(dsn: str, url: str, environment: dict[str, str]) -> None:
+def engines(dsn: str, url: str, environment: dict[str, str]) -> list[float]:
+    """S1 to S3. -> CPU ms of a call, each round's."""
     figures: dict[str, list[dict[str, Any]]] = {}
     peers = peers_python(dsn) if PEERS else None
     for _ in range(ROUNDS):
@@ -62,22 +73,70 @@ def engines(dsn: str, url: str, environment: dict[str, str]) -> None:
     ours_rate = middle["signalbox engine"]["runs_per_s"]
     for name, row in middle.items():
         print(f"{name:28}" + "".join(f"{row[c]:18.2f}" for c in COLUMNS) + f"{ours_rate / row['runs_per_s']:11.2f}x")
+        if goal := GOALS.get(name):
+            ratio = ours_rate / row["runs_per_s"]
+            shown = f"{ours_rate:.0f} / {row['runs_per_s']:.0f} = {ratio:.1f}x"
+            tell("S1", f"runs a second beside {name}, {TOGETHER} at once", shown, f"{goal}x", goal / ratio)
+    row = middle["signalbox engine"]
+    step_ms = row["cpu_ms_per_call"] * 7 / 8
+    tell(
+        "S1",
+        "the same loop by hand, one commit a step and no guards, beside the engine",
+        f"{middle['floor (one commit a step)']['runs_per_s']:.0f}",
+    )
+    tell("S2", "processor time of the engine a durable step", f"{step_ms:.2f} ms", "0.45 ms", step_ms / 0.45)
+    tell("S3", f"flushes a call, {TOGETHER} at once", f"{row['commits_per_call']:.2f}", "0.3", row["commits_per_call"] / 0.3)
+    return [found["cpu_ms_per_call"] for found in figures["signalbox engine"]]
 
 
-def in_flight(url: str, environment: dict[str, str]) -> None:
+def in_flight(environment: dict[str, str]) -> None:
     """256 and 1,000 runs at once against a model that takes 300 ms: the ideal is seven calls of 0.3 s."""
     with fake_server(latency_ms=300) as slow:
-        for together in (256, 1000):
-            found = run([sys.executable, "-m", "tests.bench.engine", slow, str(together), str(together)], environment)
-            print(f"{together} in flight at 300 ms a call: {found['wall_s']:.2f} s, {found['wall_s'] / 2.1:.2f}x ideal, "
-                  f"{found['rss_mb']:.0f} MB")  # fmt: skip
+        few = run([sys.executable, "-m", "tests.bench.engine", slow, "256", "256"], environment)
+        tell("S4", "256 runs in flight at 300 ms a call, beside the ideal of 2.1 s", f"{few['wall_s']:.2f} s = {few['wall_s'] / 2.1:.2f}x",
+             "1.5x", few["wall_s"] / 2.1 / 1.5)  # fmt: skip
+        bare = run([sys.executable, "-m", "tests.bench.floor", "-", slow, "1000", "1000"], environment)
+        many = run([sys.executable, "-m", "tests.bench.engine", slow, "1000", "1000"], environment)
+    ratio = many["wall_s"] / bare["wall_s"]
+    tell(
+        "S5", "1,000 runs in flight, beside aiohttp alone", f"{many['wall_s']:.2f} / {bare['wall_s']:.2f} s = {ratio:.2f}x", "2x", ratio / 2
+    )
+    tell("S5", "1,000 runs in flight, memory of the engine", f"{many['rss_mb']:.0f} MB", "200 MB", many["rss_mb"] / 200)
+
+
+def late_steps(environment: dict[str, str]) -> None:
+    with fake_server(turns=499) as url:
+        found = run([sys.executable, "-m", "tests.bench.long_run", url], environment)
+    ratio = found["cpu_ms_late"] / found["cpu_ms_early"]
+    tell("S6", "processor time of steps 465-495 beside steps 5-35 of a run of 500",
+         f"{found['cpu_ms_late']:.2f} / {found['cpu_ms_early']:.2f} ms = {ratio:.2f}x", "1.15x", ratio / 1.15)  # fmt: skip
+    grown = found["bytes_late"] / found["bytes_early"]
+    tell("S6", "bytes that these steps leave behind", f"{found['bytes_late']:.0f} / {found['bytes_early']:.0f} = {grown:.2f}x", "1x", grown)
+
+
+def stored(alone: list[float], environment: dict[str, str]) -> None:
+    """The same runs once more, beside a past of many."""
+    pages.fill(environment)
+    with fake_server() as url:
+        ours = [sys.executable, "-m", "tests.bench.engine", url, str(RUNS), str(TOGETHER)]
+        beside = statistics.median(run(ours, environment)["cpu_ms_per_call"] for _ in range(ROUNDS))
+    ratio = beside / statistics.median(alone)
+    tell("S7", f"processor time a call with {pages.RUNS:,} runs stored, beside none",
+         f"{beside:.2f} / {statistics.median(alone):.2f} ms = {ratio:.2f}x", "1.3x", ratio / 1.3)  # fmt: skip
+
+
+def started(environment: dict[str, str]) -> None:
+    latency("S8", "a run is accepted -> the first request leaves for the model, idle", "starts", (15, 40), environment)
 
 
 def approved(environment: dict[str, str]) -> None:
-    """A person's yes, until the tool hears of it. The goal is 10 ms, and 25 for 95 of 100."""
-    found = run([sys.executable, "-m", "tests.bench.approvals", "200"], environment | {"SIGNALBOX_ROLE": "web"})
-    print(f"approvals: {found['decisions']} decisions one at a time: commit -> request at the tool p50 {found['p50_ms']:.1f} ms, "
-          f"p95 {found['p95_ms']:.1f} ms, worst {found['worst_ms']:.1f} ms")  # fmt: skip
+    latency("S9", "a person's yes is committed -> the request leaves for the tool", "approvals", (10, 25), environment)
+
+
+def latency(name: str, what: str, script: str, goals: tuple[int, int], environment: dict[str, str]) -> None:
+    found = run([sys.executable, "-m", f"tests.bench.{script}", "200"], environment | {"SIGNALBOX_ROLE": "web"})
+    for part, goal in zip(("p50", "p95"), goals, strict=True):
+        tell(name, f"{what}, {part} of 200", f"{found[f'{part}_ms']:.1f} ms", f"{goal} ms", found[f"{part}_ms"] / goal)
 
 
 def peers_python(dsn: str) -> Path:
@@ -109,11 +168,12 @@ def run(command: list[str], environment: dict[str, str], quiet: bool = False) ->
 
 
 @contextmanager
-def fake_server(latency_ms: float = 0) -> Iterator[str]:
+def fake_server(latency_ms: float = 0, turns: int = 3) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "tests.bench.fake_server", str(port), str(latency_ms)], cwd=ROOT)
+    environment = os.environ | {"TOOL_TURNS": str(turns)}
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.fake_server", str(port), str(latency_ms)], cwd=ROOT, env=environment)
     try:
         for _ in range(200):
             with socket.socket() as probe:

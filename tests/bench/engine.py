@@ -70,7 +70,7 @@ def queue(actor: Actor, runs: int) -> None:
 async def measure(runs: int, concurrency: int) -> dict[str, Any]:
     engine = Engine(settings.ENGINE_URL, slots=concurrency)
     task = asyncio.create_task(engine.run())
-    waiting = Run.objects.exclude(state__in=("succeeded", "failed", "cancelled"))
+    waiting = Run.objects.filter(agent="bench").exclude(state__in=("succeeded", "failed", "cancelled"))
     cpu, began = _cpu(), time.perf_counter()
     while True:
         done = engine.ended
@@ -81,7 +81,7 @@ async def measure(runs: int, concurrency: int) -> dict[str, Any]:
     journal = engine.services.journal
     flushes, entries = journal.flushes, journal.entries
     left = await waiting.acount()
-    failed = await Run.objects.filter(state="failed").acount()
+    failed = await Run.objects.filter(agent="bench", state="failed").acount()
     if left or failed:
         sys.exit(f"{failed} runs failed and {left} did not end: nothing was measured")
     engine.stop()

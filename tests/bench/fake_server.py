@@ -1,17 +1,18 @@
 """A model and a tool on loopback that cost almost nothing: what is measured is the engine.
 
-`POST /v1/chat/completions` asks for one `lookup` a turn until the conversation holds three answers, then ends.
+`POST /v1/chat/completions` asks for one `lookup` a turn until the conversation holds three answers (TOOL_TURNS), then ends.
 `POST /tools/lookup` answers one line.  python -m tests.bench.fake_server PORT [LATENCY_MS]
 """
 
 import asyncio
 import json
+import os
 import sys
 
 import uvloop
 
 TEXT = "All three items are in order, shipped on time and paid for. " * 4
-TOOL_TURNS = 3
+TOOL_TURNS = int(os.environ.get("TOOL_TURNS", "3"))
 
 
 def completion(body: bytes) -> bytes:

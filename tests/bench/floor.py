@@ -1,7 +1,7 @@
 """The floor: the same loop by hand, asyncio and aiohttp, one commit for each durable step, on the same database.
 
 No lease, no fence, no policy, no schemas, no events beyond one row a step: what durability alone costs when nobody batches.
-Prints one JSON line.  python -m tests.bench.floor DSN URL RUNS CONCURRENCY
+With "-" for the DSN nothing is kept at all: what HTTP costs. Prints one JSON line.  python -m tests.bench.floor DSN URL RUNS CONCURRENCY
 """
 
 import asyncio
@@ -28,14 +28,20 @@ TOOLS = [{"type": "function", "function": {"name": "lookup", "description": "Loo
 
 
 async def main(dsn: str, url: str, runs: int, concurrency: int) -> None:
+    kept = dsn != "-"
     async with (
-        AsyncConnectionPool(dsn, min_size=min(concurrency, 16), max_size=16, kwargs={"autocommit": True}, timeout=300) as pool,
+        AsyncConnectionPool(
+            dsn, min_size=min(concurrency, 16) if kept else 0, max_size=16, kwargs={"autocommit": True}, timeout=300
+        ) as pool,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
-        async with pool.connection() as connection:
-            await connection.execute(TABLES)
+        if kept:
+            async with pool.connection() as connection:
+                await connection.execute(TABLES)
 
         async def execute(sql: str, params: dict[str, object]) -> None:
+            if not kept:
+                return
             async with pool.connection() as connection:
                 await connection.execute(sql, params, prepare=True)
 

@@ -1,8 +1,8 @@
-"""S12 and S13: pages, lists and series beside a large past: `python -m tests.bench.pages [runs]` (BENCH_RUNS, else 100,000).
+"""S12 and S13: pages, lists and series beside a large past: `python -m tests.bench.pages` (BENCH_RUNS, else 100,000).
 
-Server time: the whole of Django's handling, in this process, without the network. S13 is `metrics.series` alone: what it asks the
-database, and adding it up. Medians and p95 are printed beside the goals; nothing is asserted. PERFORMANCE=<file> has them written
-there as a table, too.
+Server time: the whole of Django's handling, in one process, of a platform admin who sees every tenant, without the network. S13 is
+`metrics.series` alone: what it asks the database, and adding it up. CPU: what this process used for one of them, without PostgreSQL's
+part. Nothing is asserted.
 """
 
 import os
@@ -18,64 +18,56 @@ from pathlib import Path
 from typing import Any
 
 from console.postgres import Cluster
+from tests.bench.report import tell
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMES = 20
+RUNS = int(os.environ.get("BENCH_RUNS", "100000"))
 PAGE_MS, SERIES_MS = 150, 30  # goals, p95
-TOLD = """# How long pages and series take
-
-{size}; measured on {date} by `python -m tests.bench.pages` (`make bench` runs it, too; `BENCH_RUNS=1000000` for a larger past).
-Server time in milliseconds, {times} requests each after the first: all of Django's handling in one process, of a platform admin who sees
-every tenant, without the network. S13 is the reading of a series alone. CPU: what this process
-used for one of them, without PostgreSQL's part; on a machine with other work ({load:.1f} processes wanted its {cores} cores) it is the
-steadier figure. Read the ratios: absolute figures wander with the machine.
-
-| what | p50 | p95 | goal | p95 / goal | CPU |
-|---|---|---|---|---|---|
-{rows}
-
-## How it is done
-
-- Figures of a period are never counted from runs: `console/rollups.py` keeps them by the hour, `console/stored_hours.py` adds up in
-  PostgreSQL what nobody tells apart, and each process remembers the hours it read until they are counted anew.
-- The hour that runs now is read as background jobs counted it last, while that is at most 20 seconds old.
-- Runs that are not over are found by tenant and state, for which there is an index; spend is the sum of hours, and of rehearsals.
-- Lists go by the key of the last row, never by its number.
-
-## What stands in the way
-
-- The text search of runs (`q`) reads every question that is in sight, from the newest back, until a page is full: its time grows with the
-  runs there are when few of them match. So do other filters that hardly any run matches.
-- `/metrics` adds up all hours that are kept, however old: its time grows with the age of the installation.
-"""
 
 
 def main() -> None:
-    runs = (sys.argv[1:] or [os.environ.get("BENCH_RUNS", "100000")])[0]
     home = Path(tempfile.mkdtemp(prefix="sbx-pages-"))
     cluster = Cluster(home)
-    urls = cluster.start()
-    os.environ |= urls.environment() | {"SIGNALBOX_HOME": str(home), "DJANGO_SETTINGS_MODULE": "console.settings"}
+    environment = os.environ | cluster.start().environment() | {"SIGNALBOX_HOME": str(home), "SIGNALBOX_ROLE": "web"}
     try:
-        manage("migrate", "--database", "owner", "-v0")
-        began = time.perf_counter()
-        print(manage("generate", "--runs", runs).splitlines()[-1].split(" Count")[0] + f" ({int(runs):,} runs)")
-        since = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(time.time() - 32 * 86400))
-        manage("rollups", "--since", since)
-        print(f"with the hours counted: {time.perf_counter() - began:.0f} s")
-        subprocess.run(
-            [sys.executable, "-m", "tests.bench.pages", "measure"], cwd=ROOT, check=True, env=os.environ | {"SIGNALBOX_ROLE": "web"}
-        )
+        manage(environment, "migrate", "--database", "owner", "-v0")
+        fill(environment)
+        measured_in(environment)
     finally:
         cluster.destroy()
         shutil.rmtree(home, ignore_errors=True)
 
 
-def manage(*words: str) -> str:
-    done = subprocess.run([sys.executable, "manage.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
+def fill(environment: dict[str, str]) -> None:
+    """A past of RUNS runs in the last 30 days, its hours counted."""
+    began = time.perf_counter()
+    manage(environment, "generate", "--runs", str(RUNS), "--force")
+    since = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(time.time() - 32 * 86400))
+    manage(environment, "rollups", "--since", since)
+    print(f"{RUNS:,} runs were made, and their hours counted, in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def measured_in(environment: dict[str, str]) -> str:
+    """All rows, measured by a process with these settings. -> how large the past is."""
+    given = environment | {"DJANGO_SETTINGS_MODULE": "console.settings"}
+    command = [sys.executable, "-m", "tests.bench.pages", "measure"]
+    process = subprocess.Popen(command, cwd=ROOT, env=given, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    if process.wait(3600):
+        sys.exit("the pages could not be measured")
+    return lines[0].strip()
+
+
+def manage(environment: dict[str, str], *words: str) -> None:
+    command = [sys.executable, "manage.py", *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600, check=False)
     if done.returncode:
         sys.exit(f"manage.py {words[0]} failed:\n{done.stderr[-2000:]}")
-    return done.stdout
 
 
 def measure() -> None:
@@ -92,21 +84,12 @@ def measure() -> None:
     addresses = prepared(client)
     with tenant_scope(ALL):
         size = sized()
-    print(f"{size}\n{'server time, ms':52}{'p50':>8}{'p95':>8}{'goal':>8}{'cpu':>8}")
-    lines = [row(name, PAGE_MS, *timed(partial(client.get, address))) for name, address in addresses.items()]
+    print(size, flush=True)
+    for name, address in addresses.items():
+        row(name, PAGE_MS, *timed(partial(client.get, address)))
     with tenant_scope(ALL):
-        lines += [row(name, SERIES_MS, *timed(ask)) for name, ask in series().items()]
-    if target := os.environ.get("PERFORMANCE"):
-        (ROOT / target).write_text(
-            TOLD.format(
-                times=TIMES,
-                load=os.getloadavg()[1],
-                cores=os.cpu_count(),
-                size=size,
-                date=time.strftime("%-d %B %Y", time.gmtime()),
-                rows="\n".join(lines),
-            )
-        )
+        for name, ask in series().items():
+            row(name, SERIES_MS, *timed(ask))
 
 
 def sized() -> str:
@@ -183,11 +166,11 @@ def timed(ask: Callable[[], Any]) -> tuple[int, list[float], float]:
     return status, sorted(took), (time.thread_time() - busy) / TIMES * 1000
 
 
-def row(name: str, goal: int, status: int, took: list[float], cpu: float) -> str:
-    told = name + ("" if status == 200 else f" [{status}]")
+def row(name: str, goal: int, status: int, took: list[float], cpu: float) -> None:
+    wrong = "" if status == 200 else f" [{status}]"
     p50, p95 = statistics.median(took), took[int(len(took) * 0.95)]
-    print(f"{told:52}{p50:8.1f}{p95:8.1f}{goal:8}{cpu:8.1f}", flush=True)
-    return f"| {told} | {p50:.0f} | {p95:.0f} | {goal} | {p95 / goal:.2f} | {cpu:.0f} |"
+    shown = f"p50 {p50:.0f}, p95 {p95:.0f} ms, CPU {cpu:.0f}"
+    tell(name[:3], f"{name[4:]}{wrong}", shown, f"p95 {goal} ms", p95 / goal)
 
 
 if __name__ == "__main__":
