@@ -178,22 +178,27 @@ def _sizes(order: Order) -> None:
 
 
 def _answered(tenant: Tenant, key: str, body: bytes) -> Run | None:
-    """The run that this key was answered with. None: the key is ours until the transaction ends.
+    found = answered_before(tenant, ENDPOINT, key, body)
+    return None if found is None else Run.objects.get(pk=found)
+
+
+def answered_before(tenant: Tenant, endpoint: str, key: str, body: bytes) -> UUID | None:
+    """The id that this key was answered with. None: the key is ours until the transaction ends.
 
     The lock is tried, never waited for: whoever holds it is doing the work right now.
     """
     if not (0 < len(key) <= 255 and key.isprintable()):
         raise Refused("idempotency_key_invalid", "An Idempotency-Key has 1 to 255 printable characters.", 422)
     with connection.cursor() as cursor:
-        cursor.execute("select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [f"{tenant.pk}|{ENDPOINT}|{key}"])
+        cursor.execute("select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [f"{tenant.pk}|{endpoint}|{key}"])
         if not cursor.fetchone()[0]:
             raise Refused("idempotency_in_flight", "A request with this key is being answered. Ask again.", 409)
-    record = IdempotencyRecord.objects.filter(tenant=tenant, endpoint=ENDPOINT, key=key).first()
+    record = IdempotencyRecord.objects.filter(tenant=tenant, endpoint=endpoint, key=key).first()
     if record is None:
         return None
     if bytes(record.body_sha256) != body:
         raise Refused("idempotency_key_reused", "This key was used with another body. Use a new key.", 422)
-    return Run.objects.get(pk=record.object_id)
+    return record.object_id
 
 
 def release_for(tenant: Tenant, agent: Agent, order: Order) -> Release:

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from approvals import gate
@@ -51,7 +51,7 @@ def retry(actor: Actor, run_id: UUID) -> Run:
     if run.state not in TERMINAL or run.state == RunState.SUCCEEDED:
         message = "Only a run that failed or was cancelled can be tried again."
         raise Refused("run_not_retryable", message, 409, state=run.state)
-    if _writes_that_may_be_applied(run):
+    if writes_that_may_be_applied(run.pk).exists():
         message = "The outcome of a write of this run is unknown: trying again could make it twice. Settle it first."
         raise Refused("retry_would_repeat_writes", message, 409)
     first = RunInput.objects.get(pk=run.pk)
@@ -96,7 +96,8 @@ def _end(run: Run, by: str) -> None:
     )  # fmt: skip
 
 
-def _writes_that_may_be_applied(run: Run) -> bool:
+def writes_that_may_be_applied(run_id: UUID | OuterRef) -> "QuerySet[Call]":
+    """Why a run is not tried again: writes that were sent and whose outcome nobody knows."""
     sent = Q(state__in=(CallState.UNKNOWN, CallState.DISPATCHED))
     given_up = Q(state=CallState.ABANDONED, dispatched_at__isnull=False)
-    return Call.objects.filter(sent | given_up, run_id=run.id, ord__gt=0).exclude(effect="read").exists()
+    return Call.objects.filter(sent | given_up, run_id=run_id, ord__gt=0).exclude(effect="read")

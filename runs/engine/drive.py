@@ -122,7 +122,7 @@ def condition(f: Flight) -> tiers.Holds:
 
     def holds(expression: str) -> bool:
         try:
-            return conditions.holds(expression, {"run": facts.run(f, f.work[-1] if f.work else None)})
+            return conditions.holds(expression, {"run": facts.run(f, f.last)})
         except conditions.ConditionError:
             return False
 
@@ -137,7 +137,7 @@ async def next_turn(f: Flight, e: Services) -> bool:
     await ladder.look(f, e)
     if f.ending or f.asking:
         return False
-    last, models, holds = f.work[-1] if f.work else None, f.release.spec.models, condition(f)
+    last, models, holds = f.last, f.release.spec.models, condition(f)
     role = next_role(f, last, holds)
     if role is not None:
         f.turns.append(Turn((f.turns[-1].step if f.turns else 0) + 1, role, tiers.model_for(models, role).model))

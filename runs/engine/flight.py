@@ -11,6 +11,7 @@ from uuid import UUID
 from runs.budgets import Stop, Used
 from runs.events import Kind, encode, event
 from runs.inference.tiers import ACTION, CRITIQUE
+from runs.inference.transcript import Transcript
 from runs.inference.types import ModelEndpoint
 from runs.limits import Limits
 from runs.rehearsals import Rehearsal
@@ -146,10 +147,15 @@ class Flight:
         self.trace = trace_of(self.run_id, row["traceparent"])
         self.asked = row["text"] if row["data"] is None else row["text"] + "\n\n" + json.dumps(row["data"], ensure_ascii=False)
         self.turns: list[Turn] = []
-        self.messages: list[JSON] = [
-            {"role": "system", "content": release.spec.instructions},
-            {"role": "user", "content": self.asked},
-        ]
+        self.behind = 0  # so many turns from the first on are settled, which they stay: nothing looks at them again at every move
+        self.answers: dict[str, list[JSON]] = {}  # what calls that ask for the same (their key) were answered
+        self.answered = 0  # turns already in `answers`
+        self.messages = Transcript(
+            (
+                {"role": "system", "content": release.spec.instructions},
+                {"role": "user", "content": self.asked},
+            )
+        )
         self.asking: JSON | None = None  # the rung that waits for a person to grant more
         self.told = 0  # turns already in `messages`
         self.pending = Pending()
@@ -177,7 +183,9 @@ class Flight:
     @property
     def turn(self) -> Turn | None:
         """The one that is worked on: the last that is open (a critique stands before the turn it checks), else the last."""
-        return next((turn for turn in reversed(self.turns) if not turn.settled), self.turns[-1] if self.turns else None)
+        while self.behind < len(self.turns) and self.turns[self.behind].settled:
+            self.behind += 1
+        return next((turn for turn in reversed(self.turns[self.behind :]) if not turn.settled), self.turns[-1] if self.turns else None)
 
     @property
     def taken(self) -> list[JSON]:
@@ -188,6 +196,11 @@ class Flight:
     def work(self) -> list[Turn]:
         """The turns that make up the answer: without critiques and those given up."""
         return [turn for turn in self.turns if turn.role != CRITIQUE and not turn.given_up]
+
+    @property
+    def last(self) -> Turn | None:
+        """The last of `work`."""
+        return next((turn for turn in reversed(self.turns) if turn.role != CRITIQUE and not turn.given_up), None)
 
     def left_s(self) -> float:
         return self.deadline - time.monotonic()
@@ -203,7 +216,7 @@ class Flight:
                 role = roles.get(row["step"], "planner")
                 if self.turns and self.turns[-1].reply is None:
                     self.turns[-1].given_up = True
-                of = self.work[-1].step if role == CRITIQUE else 0
+                of = self.last.step if role == CRITIQUE and self.last else 0
                 tries = row["attempt"]
                 self.turns.append(Turn(row["step"], role, row["name"], row["state"], row["attempt"], tries, row["result"], of=of))
                 continue

@@ -117,12 +117,12 @@ async def enter(f: Flight, e: Services, rung: Rung, entry: JSON) -> bool:
 
 async def look(f: Flight, e: Services) -> None:
     """Before a turn is opened: what the last one ran into, and how much of the limits is used."""
-    last = f.work[-1] if f.work else None
+    last = f.last
     for trigger, calls in met(last).items() if last else ():
         if any(entry["on"] == trigger and entry["step"] == last_step(f) for entry in f.rungs):
             continue  # taken before the run was parked
-        if await step_down(f, e, trigger, {"tool": calls[0].name, "error_type": calls[0].error}) and f.stance.mode == "draft":
-            keep(f, f.work[-1], trigger, calls)
+        if await step_down(f, e, trigger, {"tool": calls[0].name, "error_type": calls[0].error}) and last and f.stance.mode == "draft":
+            keep(f, last, trigger, calls)
     if f.ending is None and last and going_in_circles(f):
         f.ending = Ending(RunState.FAILED, Outcome.LOOP_DETECTED, error={"error_type": "loop", "message": "The run repeated itself."})
     if f.ending is None and last and last.calls:
@@ -131,9 +131,15 @@ async def look(f: Flight, e: Services) -> None:
 
 def going_in_circles(f: Flight) -> bool:
     """It was stopped and told, and did it again; a rung gives it one more chance."""
-    stopped = [turn.step for turn in f.work if any(call.error == "loop" for call in turn.calls)]
+    if f.last is None or not looped(f.last):
+        return False
+    stopped = [turn.step for turn in f.work if looped(turn)]
     since = max((entry["step"] for entry in f.taken if entry["on"] == Trigger.LOOP), default=0)
-    return len([step for step in stopped if step > since]) >= ENDS_AFTER and stopped[-1] == f.work[-1].step
+    return len([step for step in stopped if step > since]) >= ENDS_AFTER
+
+
+def looped(turn: Turn) -> bool:
+    return any(call.error == "loop" for call in turn.calls)
 
 
 async def look_at_limits(f: Flight, e: Services) -> None:

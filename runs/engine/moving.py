@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from runs.events import Kind, event
+from runs.inference.transcript import Transcript
 from tenants.ids import encode
 from tools.models import ToolVersion
 
@@ -25,7 +26,8 @@ async def move(f: Flight, e: Services, to: UUID) -> None:
     data = {"from": encode("rel", f.release.id), "to": encode("rel", to)}
     told = event(Kind.RELEASE_CHANGED, step_id=f.turns[-1].step if f.turns else None, data=data)
     await f.commit(Intent(events=[told], rare={"release_id": str(to)}))
-    f.release, f.messages[0] = release, {"role": "system", "content": release.spec.instructions}
+    f.release = release
+    f.messages = Transcript(({"role": "system", "content": release.spec.instructions}, *f.messages[1:]))
     await remember(f, e)
 
 

@@ -1,18 +1,26 @@
 """Calls that a run has made before, each time with the same answer."""
 
 from runs import loops
+from runs.inference.tiers import CRITIQUE
 
 from .flight import JSON, Flight, ToolCall, Turn
 
 
 def times(f: Flight, call: ToolCall) -> int:
     """How often this very question was answered alike before; 0: it may be asked (again)."""
-    past = [turn for turn in f.work if call not in turn.calls]
-    if len(past) < loops.SEEN:
-        return 0
-    settled = ((key_of(c), c.result) for t in past for c in t.calls if c.result is not None and c.error != "loop")
-    found = loops.answers_alike(settled, key_of(call))
+    remember(f)
+    key = key_of(call)
+    found = loops.answers_alike(((key, result) for result in f.answers.get(key, ())), key)
     return found if found >= loops.SEEN else 0
+
+
+def remember(f: Flight) -> None:
+    """The answers of turns that were settled since it was last looked. The turn of an open call is none of them."""
+    for turn in f.turns[f.answered : f.behind] if f.turn else ():
+        for call in turn.calls if turn.role != CRITIQUE else ():
+            if call.result is not None and call.error != "loop":
+                f.answers.setdefault(key_of(call), []).append(call.result)
+    f.answered = f.behind
 
 
 def key_of(call: ToolCall) -> str:

@@ -4,21 +4,18 @@ from typing import Any, Final
 
 from .openai_reply import parse
 from .reply import names_on_wire, wire_name
+from .transcript import Transcript
 from .types import ModelEndpoint, ModelRequest
 from .wire import Wire, encoded
 
 
 def body_of(endpoint: ModelEndpoint, request: ModelRequest) -> bytes:
     """The JSON that is sent. Raises ValueError, TypeError or RecursionError for what JSON cannot say."""
-    body: dict[str, Any] = {
-        "model": endpoint.model,
-        "messages": [_message(message) for message in request.messages],
-        "max_tokens": request.max_tokens,
-    }
+    rest: dict[str, Any] = {"max_tokens": request.max_tokens}
     if request.tools:
         if len(names_on_wire(request)) < len(request.tools):
             raise ValueError("two offered tools have the same name on the wire")
-        body["tools"] = [
+        rest["tools"] = [
             {
                 "type": "function",
                 "function": {
@@ -30,8 +27,14 @@ def body_of(endpoint: ModelEndpoint, request: ModelRequest) -> bytes:
             for offer in request.tools
         ]
     if request.temperature is not None:
-        body["temperature"] = request.temperature
-    return encoded(body)
+        rest["temperature"] = request.temperature
+    model, said = encoded({"model": endpoint.model}), request.messages
+    texts = said.encoded(_piece) if isinstance(said, Transcript) else b",".join(map(_piece, said))
+    return model[:-1] + b',"messages":[' + texts + b"]," + encoded(rest)[1:]
+
+
+def _piece(message: dict[str, Any]) -> bytes:
+    return encoded(_message(message))
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tools.canonical import clean, loads_limited
 from tools.definitions import ErrorClass
 
 from . import tokens
+from .transcript import Transcript, ids_of
 from .types import Finish, ModelFailure, ModelReply, ModelRequest, ToolAsk
 
 MAX_CALLS: Final = 64
@@ -144,7 +145,7 @@ class _Ids:
     """Call ids, unique in the conversation. One that is missing, repeated or too long becomes call_<n>, the n-th call of it."""
 
     def __init__(self, messages: Iterable[Mapping[str, Any]]) -> None:
-        self._used = {call.get("id") for message in messages for call in message.get("tool_calls") or ()}
+        self._used = set(messages.call_ids()) if isinstance(messages, Transcript) else ids_of(messages)
         self._count = len(self._used)
 
     def take(self, given: Any) -> str:

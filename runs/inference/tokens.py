@@ -1,8 +1,8 @@
 """Counting tokens without the model's own tokenizer: for reservations, and where a provider's count cannot be believed."""
 
-import json
 from typing import Any, NamedTuple
 
+from .transcript import Transcript, size_of
 from .types import ModelRequest
 
 # Byte-pair tokenizers make a token of about 4 bytes of English, 3 of JSON, code and digits, 3 of Chinese (one character).
@@ -31,10 +31,11 @@ def of_text(*texts: str) -> int:
 
 
 def estimate(request: ModelRequest) -> int:
-    """Input tokens of a request, rather too many than too few. At least 1. One pass of the JSON encoder: it is called often."""
-    offers = [(offer.name, offer.description, dict(offer.input_schema)) for offer in request.tools]
-    plain = json.dumps((request.messages, offers), ensure_ascii=False, separators=(",", ":"), default=str, skipkeys=True)
-    return of_text(plain) + PER_TOOL * len(offers)  # the keys of a message stand for what the wire wraps around it
+    """Input tokens of a request, rather too many than too few. At least 1. It is called often: a transcript knows its size."""
+    said = request.messages
+    offers = [{"name": offer.name, "description": offer.description, "schema": dict(offer.input_schema)} for offer in request.tools]
+    size = (said.size() if isinstance(said, Transcript) else size_of(said)) + size_of(offers)
+    return max(1, -(-size // BYTES_PER_TOKEN)) + PER_TOOL * len(offers)  # a message's keys stand for what the wire wraps around it
 
 
 def usage(reported: Reported, request: ModelRequest, *, sent_bytes: int, produced: int) -> Usage:
