@@ -18,8 +18,9 @@ from channels.security.websocket import WebsocketDenier  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
 from console.api.gateway import BodyLimit  # noqa: E402
+from console.csp import RefusedSockets  # noqa: E402
 from console.live.consumer import Live  # noqa: E402
 
-sockets = URLRouter([path("ws", Live.as_asgi()), re_path("", WebsocketDenier.as_asgi())])
+sockets = RefusedSockets(URLRouter([path("ws", Live.as_asgi()), re_path("", WebsocketDenier.as_asgi())]))
 
 application = ProtocolTypeRouter({"http": BodyLimit(http), "websocket": sockets})  # type: ignore[arg-type]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -47,3 +48,26 @@ class SecurityHeaders:
 
     async def later(self, answer: Awaitable[HttpResponseBase]) -> HttpResponseBase:
         return stamp(await answer)
+
+
+class RefusedSockets:
+    """ASGI: a WebSocket that is refused before it opened is an HTTP answer, with the headers of every other."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        open_or_over = "websocket.http.response" not in scope.get("extensions", {})
+
+        async def told(message: dict[str, Any]) -> None:
+            nonlocal open_or_over
+            if open_or_over or message["type"] != "websocket.close":
+                await send(message)
+            else:
+                response = stamp(HttpResponse(status=403, content_type="text/plain"))
+                pairs = [(name.lower().encode(), value.encode()) for name, value in response.items()]
+                await send({"type": "websocket.http.response.start", "status": 403, "headers": pairs})
+                await send({"type": "websocket.http.response.body", "body": b""})
+            open_or_over = True
+
+        await self.app(scope, receive, told)

@@ -15,15 +15,20 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when runs can be accepted and driven: database reachable, migrations applied, an engine alive."""
-    checks = {"database": False, "migrations": False, "engine": False}
+    found = checks()
+    ready = all(found.values())
+    return JsonResponse({"status": "ready" if ready else "not_ready", "checks": found}, status=200 if ready else 503)
+
+
+def checks() -> dict[str, bool]:
+    found = {"database": False, "migrations": False, "engine": False}
     try:
         with connection.cursor() as cursor:
             cursor.execute("select 1")
-        checks["database"] = True
+        found["database"] = True
         executor = MigrationExecutor(connection)
-        checks["migrations"] = not executor.migration_plan(executor.loader.graph.leaf_nodes())
-        checks["engine"] = checks["migrations"] and Engine.objects.filter(lease_until__gt=Now()).exclude(pid=0).exists()
+        found["migrations"] = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+        found["engine"] = found["migrations"] and Engine.objects.filter(lease_until__gt=Now()).exclude(pid=0).exists()
     except DatabaseError:
         pass
-    ready = all(checks.values())
-    return JsonResponse({"status": "ready" if ready else "not_ready", "checks": checks}, status=200 if ready else 503)
+    return found

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import resolve_url
 from django.utils.http import urlencode
 
+from tenants.errors import Refused
 from tenants.scope import ALL, Tenants, settle
 
 
@@ -20,12 +21,18 @@ class Site(AdminSite):
 
         @wraps(view)
         def confined(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            from console.entry import required, sessions  # this module is read before there are models
+            from console import rates  # this module is read before there are models
+            from console.entry import required, sessions
+            from console.pages.session import refusal
 
             if required.owed(request.user):  # type: ignore[arg-type]
                 return HttpResponseRedirect(resolve_url("security"))
             settle(tenants_of(request.user))
             sessions.touch(request)
+            try:
+                rates.charge(request, rates.person(request.user))  # type: ignore[arg-type]
+            except Refused as refused:
+                return refusal(request, refused)
             return view(request, *args, **kwargs)
 
         return super().admin_view(confined, cacheable)

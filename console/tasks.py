@@ -12,12 +12,12 @@ from django.db.models.functions import Now
 from django_q.models import Schedule
 
 from runs.evals import scoring
-from tenants import verification
+from tenants import rate_limits, verification
 from tenants.chain import Broken
 from tools.imports import servers
 from tools.models import McpServer
 
-from . import audit_health, backtests, doctor, retention
+from . import audit_health, backtests, bulk_work, doctor, retention
 from .entry.sessions import SessionStore
 from .models import Examination, PolicyBacktest
 
@@ -63,6 +63,11 @@ def backtest(backtest_id: str) -> None:
         backtests.run(found)
 
 
+def bulk(bulk_id: str) -> None:
+    """Runs that a person cancels or retries together. One that is delivered twice finds nothing left to do."""
+    bulk_work.work(bulk_id)
+
+
 def checkpoint_audit() -> int:
     """Sign where the chains of the audit trail end now; how many were not signed because they do not hold."""
     return told_broken(verification.checkpoint())
@@ -81,8 +86,9 @@ def told_broken(found: list[Broken]) -> int:
 
 
 def prune() -> int:
-    """Delete what is older than its tenant keeps it, and sessions that are over; how many runs went."""
+    """Delete what is older than its tenant keeps it, and sessions that are over and buckets that are full; how many runs went."""
     SessionStore.clear_expired()
+    rate_limits.forget()
     until = monotonic() + PRUNE_S
     return retention.prune(stop=lambda: monotonic() > until).runs
 

@@ -3,12 +3,13 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from . import errors, health, scrape
+from . import errors, health, llms, scrape
 
 urlpatterns = [
     path("healthz", health.healthz),
-    path("readyz", health.readyz),
+    path("readyz", health.readyz, name="readyz"),
     path("metrics", scrape.view),
+    path("llms.txt", llms.page),
     path("api/v1/", include("console.api.urls")),
     path("admin/", admin.site.urls),
     path("", include("console.pages.urls")),

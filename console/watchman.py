@@ -13,7 +13,7 @@ from django.db import connections
 from runs import memory_people, shadows
 from runs.evals import evaluations
 
-from . import canary_watch, rollups
+from . import bulk_work, canary_watch, rollups
 from .incidents import watch
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ ROUNDS: tuple[Callable[[], object], ...] = (
     shadows.launch,
     evaluations.sweep,
     memory_people.tidy,
+    bulk_work.round,
 )
 
 

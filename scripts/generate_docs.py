@@ -1,4 +1,4 @@
-"""Documents that follow from the code: docs/state-machines.md, docs/events.md, docs/events.schema.json and docs/metrics.md.
+"""Documents that follow from the code: those of GENERATED, here and in `scripts/reference`.
 
     python scripts/generate_docs.py           write them
     python scripts/generate_docs.py --check   say which are stale and fail; writes nothing
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -19,6 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+
+import django  # noqa: E402
+
+django.setup()
 
 from console.metric_definitions import METRICS  # noqa: E402
 from runs.evals.checks import CHECKS  # noqa: E402
@@ -26,6 +32,7 @@ from runs.evals.checks import VERSION as CHECKS_VERSION  # noqa: E402
 from runs.event_catalogue import EVENTS, schema  # noqa: E402
 from runs.events import FIELDS, VERSION, Kind  # noqa: E402
 from runs.states import CALL, DUE, NEW, OWNED, PEOPLE, RUN, TERMINAL, Outcome, RunState  # noqa: E402
+from scripts.reference import HEAD, api, commands, errors, keys  # noqa: E402
 
 Moves = Mapping[str, tuple[str, ...]]
 
@@ -39,7 +46,6 @@ APPROVAL: dict[str, tuple[str, ...]] = {
     "consumed": ("approved",),
 }
 ENDED = "the run has ended; nothing moves it on"
-HEAD = "<!-- Written by scripts/generate_docs.py. Do not edit: change the code, then run it. -->\n"
 
 
 def comments(path: str, name: str) -> dict[str, str]:
@@ -256,6 +262,10 @@ GENERATED = {
     "docs/events.schema.json": events_schema,
     "docs/metrics.md": metrics,
     "docs/checks.md": checks,
+    "docs/errors.md": errors.written,
+    "docs/reference/api.md": api.written,
+    "docs/reference/commands.md": commands.written,
+    "docs/reference/configuration.md": keys.written,
 }
 
 

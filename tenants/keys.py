@@ -4,10 +4,11 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from django.db.models import Q
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Least
 from django.utils import timezone
 
 from .actors import Actor
@@ -51,15 +52,19 @@ def issue(member: Member, name: str, scopes: Iterable[str], expires_at: datetime
     return key, text
 
 
-def verify(text: str, now: datetime | None = None) -> Actor:
-    """The member behind a key's plain text. Raises Refused("unauthorized", 401), the same for every reason."""
+def verify(text: str, now: datetime | None = None, *, beside: str = "member", allows: Callable[[ApiKey], bool] | None = None) -> Actor:
+    """The member behind a key's plain text. Raises Refused("unauthorized", 401), the same for every reason.
+
+    `allows`: what else the caller asks of the key; `beside`: the relation that it looks at, read with the key.
+    """
     now = now or timezone.now()
     match = SHAPE.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
-    key = ApiKey.objects.select_related("member__user", "member__tenant").filter(id=key_id).first() if match else None
+    key = ApiKey.objects.select_related("member__user", "member__tenant", beside).filter(id=key_id).first() if match else None
     same = hmac.compare_digest(bytes(key.sha256) if key else NOBODY, digest(secret))
-    if key is None or not same or not _usable(key, now):
-        raise Refused("unauthorized", "The API key is unknown, expired or revoked, or its owner is not active.", 401)
+    if key is None or not same or not _usable(key, now) or not (allows is None or allows(key)):
+        why = "The API key is unknown, expired, revoked or not for your address, or its owner is not active."
+        raise Refused("unauthorized", why, 401)
     _note_use(key, now)
     return Actor(key.member.user, key.member.tenant, key.member.role, frozenset(key.scopes))
 
@@ -67,6 +72,12 @@ def verify(text: str, now: datetime | None = None) -> Actor:
 def revoke(key: ApiKey, now: datetime | None = None) -> bool:
     """False: it was revoked before."""
     return ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now or timezone.now()) == 1
+
+
+def run_out(key: ApiKey, at: datetime, now: datetime | None = None) -> bool:
+    """It ends `at`, unless it ends sooner by itself. False: it has ended."""
+    live = ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now or timezone.now()), pk=key.pk, revoked_at=None)
+    return live.update(expires_at=Least(Coalesce(F("expires_at"), at), at)) == 1
 
 
 def _usable(key: ApiKey, now: datetime) -> bool:

@@ -69,6 +69,15 @@ class ApiKey(models.Model):
         return f"sbx_{self.id} ({self.name})"
 
 
+class RateBucket(models.Model):
+    """What is left of somebody's requests, as `tenants.rate_limits` keeps it. Unlogged: a crash fills every bucket."""
+
+    name = models.CharField(primary_key=True, max_length=120)  # kind and who: "read key 0123...", "sign_in 203.0.113.7"
+    tokens = models.FloatField()
+    given = models.FloatField()  # to whoever asked last
+    at = models.DateTimeField()
+
+
 class AuditEntry(models.Model):
     """Append only (a trigger and the grants refuse everything but INSERT). Holds hashes and references, never free text of runs."""
 

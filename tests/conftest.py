@@ -51,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from django.conf import settings
 
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the slow one is slow on purpose
+    settings.RATE_LIMITS = dict.fromkeys(settings.RATE_LIMITS, 0.0)  # tests/console/test_rate_limits.py sets what it needs
     django.setup()
 
 

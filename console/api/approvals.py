@@ -82,6 +82,7 @@ class Decide(APIView):
     @extend_schema(operation_id="decide_approval", request=DECISION, responses=answers({200: APPROVAL}))
     def post(self, request: Request, approval_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("approvals:decide")
         if not isinstance(request.data, dict):
             raise Refused("validation", "The body must be a JSON object.", 422)
         said = Decision.model_validate(request.data)

@@ -14,7 +14,7 @@ from console.retention import database_now
 from runs.event_catalogue import schema
 from tenants.actors import Actor
 
-from .runs import moment
+from .run_filters import moment
 from .schemas import TEXT, answers
 
 

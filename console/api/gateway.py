@@ -47,7 +47,8 @@ def traceparent_from(given: str | None) -> str:
 
 
 class RequestIdentity:
-    """Sets `request.request_id` and `request.traceparent`, and returns both on every answer. Works in both colours."""
+    """Sets `request.request_id` and `request.traceparent`; returns both on every answer, and what `console.rates` noted on the
+    request. Works in both colours."""
 
     sync_capable = async_capable = True
 
@@ -85,6 +86,8 @@ class RequestIdentity:
     def _stamp(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
         response["traceparent"] = request.traceparent  # type: ignore[attr-defined]
+        for name, value in getattr(request, "rate_limit", {}).items():
+            response[name] = value
         return response
 
 

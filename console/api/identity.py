@@ -1,6 +1,7 @@
 """Who is asking over HTTP: an API key (Bearer) or the console's session. Both end in a `tenants.actors.Actor`."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest
@@ -8,6 +9,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.request import Request
 
+from console import allowlists, rates
 from console.entry import required, sessions
 from tenants import keys
 from tenants.actors import Actor
@@ -77,7 +79,11 @@ def _by_key(request: HttpRequest) -> Actor | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
-    return known(replace(keys.verify(token.strip()), request_id=getattr(request, "request_id", "")))
+    allows = partial(allowlists.admits, request.META.get("REMOTE_ADDR", ""))
+    actor = keys.verify(token.strip(), beside="allowlist", allows=allows)
+    actor = known(replace(actor, request_id=getattr(request, "request_id", "")))
+    rates.charge(request, rates.key(token))
+    return actor
 
 
 def _by_session(request: HttpRequest) -> Actor | None:
@@ -88,7 +94,9 @@ def _by_session(request: HttpRequest) -> Actor | None:
     if required.owed(user):
         raise Refused("second_factor_needed", "Set up a second factor first, under Settings > Security.", 403)
     sessions.touch(request)
-    return known(actor_for(user, request.session.get(SESSION_TENANT), getattr(request, "request_id", "")))
+    actor = known(actor_for(user, request.session.get(SESSION_TENANT), getattr(request, "request_id", "")))
+    rates.charge(request, rates.person(user))
+    return actor
 
 
 def known(actor: Actor) -> Actor:

@@ -47,11 +47,17 @@ def problem(refused: Refused, headers: dict[str, str] | None = None) -> JsonResp
     response = JsonResponse(body, status=refused.status, content_type=CONTENT_TYPE)
     if refused.status == 401:
         response["WWW-Authenticate"] = "Bearer"
-    if (wait := refused.fields.get("retry_after_s")) is not None:
-        response["Retry-After"] = str(max(1, math.ceil(wait)))
+    if wait := retry_after(refused):
+        response["Retry-After"] = wait
     for name, value in (headers or {}).items():
         response[name] = value
     return response
+
+
+def retry_after(refused: Refused) -> str:
+    """Whole seconds for the header of that name. Empty: waiting is of no use."""
+    wait = refused.fields.get("retry_after_s")
+    return "" if wait is None else str(max(1, math.ceil(wait)))
 
 
 def answer(exc: Exception) -> JsonResponse:

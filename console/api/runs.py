@@ -1,15 +1,11 @@
 """Runs over HTTP: accept, list, read, cancel, retry, extend."""
 
 import hashlib
-from collections.abc import Callable
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 from uuid import UUID
 
-from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, QuerySet
+from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
-from django.utils.dateparse import parse_datetime
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,33 +17,18 @@ from rest_framework.views import APIView
 from console import exports, records, retention, role_costs, undoing
 from console.live import ndjson
 from runs import forks, grants, intake, lifecycle, signoff, tracing
-from runs.models import Call, Event, Run
-from runs.states import Outcome, RunState
+from runs.models import Event, Run
+from runs.states import RunState
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
-from tenants.ids import decode
+from tenants.ids import decode, encode
 
-from . import paging
+from . import paging, run_search
+from .run_filters import FILTERS, filtered
 from .schemas import EVENT, RUN, RUNS, STEP, TEXT, answers, inline, listed, order_schema
 
-FILTERS = (
-    "state",
-    "agent",
-    "tenant",
-    "tool",
-    "release",
-    "outcome",
-    "mode",
-    "degraded",
-    "since",
-    "until",
-    "q",
-    "cost_gt",
-    "cursor",
-    "limit",
-)
+PARAMETERS = (*FILTERS, "cursor", "limit")
 PAGE_OF_EVENTS = 500
-ON_A_RUNG = Func(F("rungs"), template="jsonb_path_exists(%(expressions)s, '$[*] ? (!(@.missed == true))')", output_field=BooleanField())
 
 
 def visible(actor: Actor) -> "QuerySet[Run]":
@@ -77,14 +58,21 @@ def record(run: Run) -> dict[str, Any]:
 class Runs(APIView):
     @extend_schema(
         operation_id="list_runs",
-        parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in FILTERS],
+        description="Choices take several values (`state=failed,cancelled`), or values to leave out (`state=!failed,!cancelled`). A search"
+        f" for text (`q`) looks at {run_search.LOOKED_AT:,} runs at a time: follow `next_cursor` until it is null, even when a page is"
+        " empty.",
+        parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in PARAMETERS],
         responses=answers({200: RUNS}),
     )
     def get(self, request: Request) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         actor.need("runs:read")
-        rows, more = paging.page(filtered(visible(actor), request.query_params.dict()), request.query_params, "agt")
-        return Response(paging.answer(records.run_records(rows), more))
+        query = request.query_params.dict()
+        limit = paging.number(query.get("limit"), "limit", paging.DEFAULT, 1, paging.MOST)
+        below = paging.typed_id("agt", query["cursor"], "cursor") if query.get("cursor") else None
+        sight = visible(actor)
+        found = run_search.older(sight, filtered(sight, query), query, limit, below)
+        return Response(paging.answer(records.run_records(found.rows), encode("agt", found.more) if found.more else None))
 
     @extend_schema(
         operation_id="submit_run",
@@ -229,61 +217,3 @@ class Fork(APIView):
         asked = Forking.model_validate(request.data)
         made = forks.fork(actor, run.id, asked.step, asked.changes)
         return Response(record(records.RUN_ROWS.get(id=made.id)), status=202, headers={"Location": f"/api/v1/runs/{made.run_id}"})
-
-
-def filtered(rows: "QuerySet[Run]", query: dict[str, str]) -> "QuerySet[Run]":
-    """The filters of `GET /runs`, which the runs page shares. Refuses bad_<filter> 400."""
-    for name, condition in CONDITIONS.items():
-        if value := query.get(name):
-            rows = rows.filter(condition(value))
-    return rows
-
-
-def is_degraded(text: str) -> Q:
-    if text not in ("true", "false"):
-        raise Refused("bad_degraded", "degraded is true or false.", 400)
-    degraded = Q(outcome=Outcome.COMPLETED_DEGRADED.value) | Q(Q(outcome=None) & Q(ON_A_RUNG))
-    return degraded if text == "true" else ~degraded
-
-
-def by_id(text: str) -> Q:
-    try:
-        return Q(id=decode("agt", text.strip()))
-    except ValueError:
-        return Q(pk__in=[])
-
-
-def moment(text: str, name: str) -> datetime:
-    try:
-        value = parse_datetime(text)
-    except ValueError:
-        value = None
-    if value is None or value.tzinfo is None:
-        raise Refused(f"bad_{name}", f"{name} must be a time like 2026-01-31T12:00:00Z.", 400)
-    return value
-
-
-def micro(text: str) -> int:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite() or not 0 <= value < 10**9:
-        raise Refused("bad_cost_gt", "cost_gt must be an amount in USD.", 400)
-    return int(value * 1_000_000)
-
-
-CONDITIONS: dict[str, Callable[[str], Q]] = {
-    "agent": lambda text: Q(agent_id=text),
-    "tenant": lambda text: Q(tenant__slug=text),
-    "outcome": lambda text: Q(outcome__in=text.split(",")),
-    "mode": lambda text: Q(mode__in=text.split(",")),
-    "state": lambda text: Q(state__in=text.split(",")),
-    "tool": lambda text: Q(Exists(Call.objects.filter(run_id=OuterRef("id"), ord__gt=0, name=text))),
-    "release": lambda text: Q(release_id=paging.typed_id("rel", text, "release")),
-    "degraded": is_degraded,
-    "since": lambda text: Q(created_at__gte=moment(text, "since")),
-    "until": lambda text: Q(created_at__lt=moment(text, "until")),
-    "cost_gt": lambda text: Q(cost_micro__gt=micro(text)),
-    "q": lambda text: Q(asked__text__icontains=text) | Q(agent__name__icontains=text) | by_id(text),
-}

@@ -81,6 +81,7 @@ class Resolve(APIView):
     )
     def post(self, request: Request, unknown_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
+        actor.need("approvals:decide")
         if not isinstance(request.data, dict):
             raise Refused("validation", "The body must be a JSON object.", 422)
         said = Resolution.model_validate(request.data)

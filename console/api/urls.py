@@ -9,6 +9,7 @@ from . import (
     approvals,
     approvers,
     audit,
+    bulk,
     ceilings,
     changes,
     channels,
@@ -33,6 +34,9 @@ from . import (
 
 urlpatterns = [
     path("runs", submit_and_wait(runs.Runs.as_view())),
+    path("runs/bulk", bulk.Bulks.as_view()),
+    path("runs/bulk/<str:bulk_id>", bulk.OneBulk.as_view()),
+    path("runs/bulk/<str:bulk_id>/stop", bulk.StopBulk.as_view()),
     path("runs/<str:run_id>", runs.OneRun.as_view()),
     path("runs/<str:run_id>/steps", runs.Steps.as_view()),
     path("runs/<str:run_id>/events", events_or_stream(runs.Events.as_view()), name="api-events"),

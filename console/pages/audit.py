@@ -17,7 +17,7 @@ from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
 from tenants.models import AuditEntry
 
-from .runs import SINCE, Chip, Option, wanted
+from .run_filters import SINCE, Chip, Option, wanted
 from .session import signed_in
 
 JSON = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from console import change_words, changes
+from console import change_words, changes, preferences
 from console.api import changes as api
 from console.api.registry import seen_by
 from runs.models import Agent
@@ -20,7 +20,7 @@ from tenants.errors import Refused
 from tenants.models import Tenant
 from tools.models import Tool
 
-from .runs import SINCE, Chip, Option, wanted
+from .run_filters import SINCE, Chip, Option, wanted
 from .session import signed_in
 
 JSON = dict[str, Any]
@@ -48,11 +48,13 @@ def asked(given: QueryDict) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def by_day(found: list[changes.Change]) -> list[tuple[datetime, list[changes.Change]]]:
-    days: list[tuple[datetime, list[changes.Change]]] = []
+def by_day(found: list[changes.Change]) -> list[tuple[date, list[changes.Change]]]:
+    """Days as the reader's zone has them."""
+    days: list[tuple[date, list[changes.Change]]] = []
     for one in found:
-        if not days or days[-1][0].date() != one.at.date():
-            days.append((one.at, []))
+        day = preferences.in_zone(one.at).date()
+        if not days or days[-1][0] != day:
+            days.append((day, []))
         days[-1][1].append(one)
     return days
 

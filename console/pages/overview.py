@@ -31,6 +31,7 @@ from .charted import Charted, Selection, charted, filters, periods, selection
 from .run_facts import title_of
 from .runs import curl
 from .session import signed_in
+from .welcome import on_overview
 
 JSON = dict[str, Any]
 LISTED = 5
@@ -51,12 +52,18 @@ def page(request: HttpRequest) -> HttpResponse:
         if part not in PARTS:
             raise Http404
         seen = {"late": "degraded" not in request.GET, "degraded": "degraded" in request.GET}
-        return render(request, f"pages/overview/_{part}.html", PARTS[part](chosen) | fragment(chosen) | seen)
+        return render(request, f"pages/overview/_{part}.html", offered(request, PARTS[part](chosen)) | fragment(chosen) | seen)
     read, wrong = charted(chosen), incidents(chosen)
     context = health_of(chosen, read, wrong["incidents"]) | drawn_of(chosen, read) | wrong | fragment(chosen)
     context |= waiting(chosen) | live(chosen) | integrity(chosen)
     context |= {"periods": periods(request.path, chosen), "filters": filters(request.path, chosen)}
-    return render(request, "pages/overview.html", context)
+    return render(request, "pages/overview.html", offered(request, context))
+
+
+def offered(request: HttpRequest, context: JSON) -> JSON:
+    """Without runs and without an agent that could make one: the first steps."""
+    empty = context.get("charts") == [] and not context["curl"]
+    return context | on_overview(request, request.actor) if empty else context  # type: ignore[attr-defined]
 
 
 def fragment(chosen: Selection) -> JSON:

@@ -12,15 +12,15 @@ from django.contrib.auth import authenticate, login
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.http import require_POST
 
-from console import step_up
+from console import preferences, rates, step_up
 from console.api.identity import SESSION_TENANT, actor_for
+from console.api.problems import retry_after
 from console.entry import guesses, required, sessions
-from console.pages.shell import LOCAL, SESSION_ZONE, UTC
 from tenants import audit
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
@@ -64,8 +64,11 @@ def signed_in(view: View[P]) -> View[P]:
         settle(actor.tenants)
         sessions.touch(request)
         request.actor = actor  # type: ignore[attr-defined]
+        request.choice = preferences.of(request.session)  # type: ignore[attr-defined]
         try:
-            return view(request, *args, **kwargs)
+            rates.charge(request, rates.person(user))
+            with preferences.shown_as(request.choice):  # type: ignore[attr-defined]
+                return view(request, *args, **kwargs)
         except NotFound:
             raise Http404 from None
         except Refused as refused:
@@ -99,7 +102,26 @@ def refusal(request: HttpRequest, refused: Refused) -> HttpResponse:
     """What was refused, as a page: the sentence that names the cure, and the request's id."""
     title = "You belong to no tenant" if refused.code == "no_tenant" else TITLES.get(refused.status, "That did not work")
     context = {"refused": refused, "title": title, "request_id": getattr(request, "request_id", "")}
-    return render(request, "pages/refused.html", context, status=refused.status)
+    answer = render(request, "pages/refused.html", context, status=refused.status)
+    if wait := retry_after(refused):
+        answer["Retry-After"] = wait
+    return answer
+
+
+def limits_sign_in(view: Callable[P, HttpResponseBase]) -> Callable[P, HttpResponseBase]:
+    """Around a view that lets people in: its POSTs are counted by address before anything is looked at."""
+
+    @wraps(view)
+    def counted(*args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        request: HttpRequest = args[0]  # type: ignore[assignment]
+        try:
+            if request.method == "POST":
+                rates.charge_sign_in(request)
+        except Refused as refused:
+            return refusal(request, refused)
+        return view(*args, **kwargs)
+
+    return counted
 
 
 class SignInForm(AuthenticationForm):
@@ -171,8 +193,19 @@ def enter(request: HttpRequest, user: User, way: str) -> None:
 @require_POST
 @signed_in
 def switch_zone(request: HttpRequest) -> HttpResponse:
-    """Times in UTC, or in the zone of the reader's browser; one setting for all pages. Back to where it was asked."""
-    request.session[SESSION_ZONE] = UTC if request.session.get(SESSION_ZONE) == LOCAL else LOCAL
+    """Times in UTC, or in the reader's own zone; one setting for all pages. Back to where it was asked."""
+    choice: preferences.Choice = request.choice  # type: ignore[attr-defined]
+    preferences.save(request.actor.user, in_utc=not choice.in_utc)  # type: ignore[attr-defined]
+    return HttpResponseRedirect(home(request, request.POST.get("next", "")))
+
+
+@require_POST
+@signed_in
+def switch_theme(request: HttpRequest) -> HttpResponse:
+    """POST `{theme}`, from the button in the top bar. Without a script the next one; from the system's that is dark."""
+    choice: preferences.Choice = request.choice  # type: ignore[attr-defined]
+    following = "light" if choice.theme == "dark" else "dark"
+    preferences.save(request.actor.user, theme=request.POST.get("theme") or following)  # type: ignore[attr-defined]
     return HttpResponseRedirect(home(request, request.POST.get("next", "")))
 
 

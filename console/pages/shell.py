@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 
-from console import switch_words
+from console import preferences, switch_words
 from console.live.rows import OPEN
 from runs import switches
 from tenants.actors import Actor
@@ -60,34 +60,35 @@ OPERATE = (
 )
 IMPROVE = (Item("Releases", "releases", "rocket"), Item("Evals", "evals", "list-checks"), Item("Memory", "memory", "database"))
 ADMIN = Item("Admin", "admin:index", "shield")
-MEMBERS = Item("Members", "members", "users")
 AUDIT = Item("Audit log", "audit", "scroll-text")
 GOVERN = (
     Item("Changes", "changes", "history"),
     Item("Standing grants", "grants", "list-checks"),
     Item("Channels", "channels", "bell"),
+    Item("First steps", "welcome", "rocket"),
     Item("API docs", "api-docs", "book-open"),
-    Item("Security", "security", "key-round"),
+    Item("Settings", "settings", "settings"),
 )
 DEMO = (Item("Demo", "demo", "flask-conical"),)
-
-
-SESSION_ZONE, UTC, LOCAL = "zone", "UTC", "local"  # session key and its values; `local` is the zone of the reader's browser
 
 
 def context(request: HttpRequest) -> JSON:
     """For every template. `tenants` are those to switch to, empty when there is no choice."""
     actor: Actor | None = getattr(request, "actor", None)
-    frame: JSON = {"environment": "demo" if settings.DEMO else "production", "zone": UTC}
+    frame: JSON = {"environment": "demo" if settings.DEMO else "production", "zone": preferences.UTC}
     if actor is None:
         return frame
     counts = cache(lambda: live_counts(actor))
+    choice: preferences.Choice = getattr(request, "choice", preferences.USUAL)
     return frame | {
-        "zone": getattr(request, "session", {}).get(SESSION_ZONE, UTC),
+        "zone": choice.zone,
+        "single_keys": choice.single_keys,
+        "choice": choice,
         "nav": SimpleLazyObject(lambda: navigation(request, actor, counts())),
         "switches": SimpleLazyObject(lambda: switches_on(actor, counts())),
         "member_title": member_title(actor),
         "may_open_incident": actor.can("incidents:write"),
+        "may_manage": actor.can("config:write"),
         "tenant": actor.tenant,
         "tenants": SimpleLazyObject(lambda: tenants_of(actor)),
     }
@@ -99,7 +100,7 @@ def member_title(actor: Actor) -> str:
 
 def navigation(request: HttpRequest, actor: Actor, counts: dict[str, int]) -> list[JSON]:
     """The groups of the sidebar; those with nothing in them are left out."""
-    mine = ((ADMIN, actor.user.is_staff), (MEMBERS, actor.can("config:write")), (AUDIT, actor.can("audit:read")))
+    mine = ((ADMIN, actor.user.is_staff), (AUDIT, actor.can("audit:read")))
     kept = tuple(item for item, shown_to in mine if shown_to)
     groups = (
         ("Operate", OPERATE),

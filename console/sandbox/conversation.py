@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 #: Tool results that say "ok" and yet did nothing.
@@ -25,13 +25,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`text` is the last user message; outcomes and `turns` (assistant messages) are those after it. `told` are the instructions."""
+    """`text` is the last user message; outcomes and `turns` (assistant messages) are those after it. `told` are the instructions.
+
+    `schemas`: of the arguments of each tool, in the order of the request."""
 
     text: str
     told: str
     offered: frozenset[str]
     outcomes: tuple[Outcome, ...]
     turns: int
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def of(self, tool: str) -> Outcome | None:
         """The latest outcome of a tool, None when it was not called."""
@@ -56,6 +59,7 @@ def read_conversation(request: Mapping[str, Any]) -> Conversation:
         offered=_offered(request),
         outcomes=tuple(_outcomes(after)),
         turns=sum(m.get("role") == "assistant" for m in after),
+        schemas=_schemas(request),
     )
 
 
@@ -71,6 +75,11 @@ def _offered(request: Mapping[str, Any]) -> frozenset[str]:
     if request.get("tool_choice") == "none":
         return frozenset()
     return frozenset(str(_function(tool).get("name")) for tool in request.get("tools") or () if isinstance(tool, dict))
+
+
+def _schemas(request: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    functions = [_function(tool) for tool in request.get("tools") or () if isinstance(tool, dict)]
+    return {str(f.get("name")): f["parameters"] for f in functions if isinstance(f.get("parameters"), dict)}
 
 
 def _function(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from console.sandbox import own_tools
 from console.sandbox.conversation import Conversation, Outcome
 from console.sandbox.critic import critique
 from console.sandbox.script import strip_directive
@@ -32,6 +33,8 @@ def decide(conversation: Conversation) -> Turn:
     """The next turn of the conversation."""
     if verdict := critique(conversation.text):
         return verdict
+    if own_tools.concerns(conversation):
+        return own_tools.use(conversation)
     return _choose(conversation)(conversation)
 
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from console import preferences
 from console.status import look
 
 register = template.Library()
@@ -214,13 +215,22 @@ def coloured(token: re.Match[str]) -> SafeString:
 
 @register.inclusion_tag("components/time.html")
 def when(value: dt.datetime | None, style: str = "relative") -> dict[str, Any]:
-    """A moment, UTC on the server; the browser rewrites it in the reader's zone. `style`: relative, absolute or date."""
+    """A moment in the reader's zone; where only the browser knows that, in UTC, and the browser rewrites it.
+
+    `style`: relative, absolute or date.
+    """
     if value is None:
         return {"at": None, "nothing": NOTHING}
-    at = value.astimezone(dt.UTC)
-    same_day = at.date() == timezone.now().astimezone(dt.UTC).date()
-    text = f"{at:%H:%M:%S} UTC" if same_day and style != "date" else f"{at.day} {at:%b %Y %H:%M} UTC"
-    return {"at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"), "text": text, "style": style}
+    at = preferences.in_zone(value)
+    same_day = at.date() == preferences.in_zone(timezone.now()).date()
+    text = clock(at, "%H:%M:%S") if same_day and style != "date" else f"{at.day} {at:%b %Y} {clock(at, '%H:%M')}"
+    mark = " UTC" if at.tzinfo is dt.UTC else ""
+    return {"at": iso(value), "text": text + mark, "style": style}
+
+
+def clock(at: dt.datetime, written: str) -> str:
+    twelve = preferences.shown().clock == "12"
+    return f"{at:{written.replace('%H', '%I')}} {'pm' if at.hour > 11 else 'am'}" if twelve else f"{at:{written}}"
 
 
 @register.filter

@@ -1,8 +1,8 @@
 /* The console's own behaviour on top of plain pages. Markup contract:
    data-theme-toggle · data-copy="text" · data-open="dialog-id" · data-close · data-typed="name" (confirm by typing)
    form[data-once]: a second submit is ignored · <time data-when="relative|absolute|date" datetime> · data-countdown="ISO",
-   inside form[data-locks] the buttons lock at zero · data-key="a": pressed key clicks it · data-keys: a list whose
-   [data-row] links J and K walk · [data-filter]: the field that "/" focuses · .toast by document event sb:toast {text, fail}. */
+   inside form[data-locks] the buttons lock at zero · .toast by document event sb:toast {text, fail} · a dialog that is about to open
+   hears sb:open · [name=reason] of a form that posts is kept while a session ends (body[data-who] says whose it is). */
 (() => {
   "use strict";
   const doc = document, root = doc.documentElement;
@@ -22,7 +22,9 @@
     const shown = getComputedStyle(root).colorScheme, chosen = root.dataset.theme;
     const dark = chosen === "dark" || (chosen !== "light" && shown !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
     root.dataset.theme = dark ? "light" : "dark";
-    try { localStorage.setItem("theme", root.dataset.theme) } catch { /* storage is off: this page only */ }
+    try { localStorage.setItem("theme", root.dataset.theme) } catch { /* storage is off: the server keeps it */ }
+    const form = doc.querySelector("[data-theme-toggle]")?.form;
+    if (form) { const said = new FormData(form); said.set("theme", root.dataset.theme); fetch(form.action, { method: "POST", body: said, redirect: "manual", keepalive: true }).catch(() => { /* this page only */ }) }
     doc.dispatchEvent(new Event("sb:theme"));
   }
 
@@ -63,7 +65,7 @@
   const offset = nav ? root.dataset.now * 1000 + 500 - (performance.timeOrigin + nav.responseStart) : 0;
   const now = () => Date.now() + (Math.abs(offset) > 1500 ? offset : 0);
   const zone = root.dataset.zone === "local" ? undefined : root.dataset.zone || "UTC";
-  const format = options => new Intl.DateTimeFormat("en-GB", { timeZone: zone, ...options });
+  const format = options => new Intl.DateTimeFormat("en-GB", { timeZone: zone, hourCycle: root.dataset.clock === "12" ? "h12" : "h23", ...options });
   const clock = format({ hour: "2-digit", minute: "2-digit", second: "2-digit" }), day = format({ day: "numeric", month: "short", year: "numeric" });
   const suffix = zone === "UTC" ? " UTC" : "";
   const two = n => String(n).padStart(2, "0");
@@ -101,7 +103,7 @@
   const tick = () => all("[data-countdown]").forEach(countDown);
 
   /* dialogs */
-  const open = id => { const d = doc.getElementById(id); if (d && !d.open) d.showModal() };
+  const open = id => { const d = doc.getElementById(id); if (d && !d.open) { d.dispatchEvent(new Event("sb:open")); d.showModal() } };
   function typed(field) {
     const button = field.form.querySelector("[type=submit]");
     button.ariaDisabled = String(field.value !== field.dataset.typed);
@@ -113,78 +115,38 @@
   }, true);
   doc.addEventListener("htmx:finally:request", e => { const form = e.target.closest?.("form[data-once]"); if (form) { delete form.dataset.sent; if (e.detail.ctx?.response?.status < 400) form.closest("dialog")?.close() } });
 
-  /* palette: the sidebar's pages, and ids */
-  const palette = doc.getElementById("palette"), list = doc.getElementById("palette-list");
-  function find(text) {
-    const wanted = text.trim().toLowerCase(), ids = { agt_: "run", apr_: "approval", unk_: "unknown" }, found = [];
-    const kind = ids[wanted.slice(0, 4)];
-    if (kind) found.push({ label: text.trim(), group: `Open ${kind}`, url: list.dataset[`${kind}Url`] + encodeURIComponent(text.trim()) + "/" });
-    for (const a of all(".side .nav a")) {
-      const label = a.querySelector(".lbl").textContent;
-      if (label.toLowerCase().includes(wanted)) found.push({ label, group: a.closest(".nav").ariaLabel, url: a.href, icon: a.querySelector("svg").cloneNode(true) });
+  /* what is typed as a reason outlives a session that ends: kept in this tab until it was received, or somebody else is in */
+  const who = doc.body.dataset.who, REASON = "form[method=post] [name=reason], form.dec [name=reason]";
+  const drawer = (() => { try { return sessionStorage } catch { return {} } })();
+  const slot = form => `typed ${new URL(form.getAttribute("action") || "", location.href).pathname}`;
+  const keep = (form, text, sent) => { if (text) drawer[slot(form)] = JSON.stringify({ who, text, sent }); else delete drawer[slot(form)] };
+  const entered = /\/sign-in\//.test(doc.referrer), elsewhere = !doc.referrer.startsWith(location.origin);
+  function giveBack() {
+    const back = new Set();
+    for (const name of Object.keys(drawer).filter(name => name.startsWith("typed "))) {
+      const { who: whose, text, sent } = JSON.parse(drawer[name]), field = all(REASON).find(one => slot(one.form) === name);
+      if (whose !== who || (sent && !entered && !elsewhere)) delete drawer[name];
+      else if (field && !field.value) { field.value = text; keep(field.form, text); back.add(name); field.dispatchEvent(new Event("input", { bubbles: true })) }
     }
-    list.replaceChildren(...found.map(({ label, group, url, icon: picture }, n) => {
-      const li = make("li", "");
-      li.id = `pal-${n}`; li.setAttribute("role", "option"); li.dataset.url = url;
-      li.append(picture ?? icon("chevron-right"), label, make("span", "g", group));
-      return li;
-    }));
-    pick(0);
+    if (back.size) toast({ text: `${entered ? "You are signed in again. " : ""}The reason you had typed is still here. It was not sent.` });
   }
-  function pick(n) {
-    const rows = all("[role=option]", list), field = palette.querySelector("input");
-    rows.forEach((row, i) => row.setAttribute("aria-selected", String(i === n)));
-    if (rows[n]) { field.setAttribute("aria-activedescendant", rows[n].id); list.scrollTop = Math.max(0, rows[n].offsetTop - 120) } else field.removeAttribute("aria-activedescendant");
-  }
-  function paletteKey(e) {
-    const rows = all("[role=option]", list), at = rows.findIndex(row => row.ariaSelected === "true");
-    const next = { ArrowDown: at + 1, ArrowUp: at - 1 }[e.key];
-    if (next !== undefined) { e.preventDefault(); pick((next + rows.length) % rows.length) }
-    if (e.key === "Enter" && rows[at]) { e.preventDefault(); location.assign(rows[at].dataset.url) }
-  }
-  if (palette) {
-    const field = palette.querySelector("input");
-    field.addEventListener("input", () => find(field.value));
-    field.addEventListener("keydown", paletteKey);
-    list.addEventListener("click", e => { const row = e.target.closest("[role=option]"); if (row) location.assign(row.dataset.url) });
-  }
-  function openPalette() { if (palette) { palette.querySelector("input").value = ""; find(""); open("palette") } }
-
-  /* keyboard: single keys only outside fields and dialogs, and only while Settings allow them */
-  let gone = 0;
-  function walk(step) {
-    const rows = all("[data-keys] [data-row]").filter(row => row.offsetParent), at = rows.findIndex(row => row.contains(doc.activeElement));
-    const start = at < 0 ? rows.findIndex(row => row.ariaCurrent === "true") : at;
-    const row = rows[Math.min(rows.length - 1, Math.max(0, start + step))];
-    if (row) (row.matches("a, button, [tabindex]") ? row : row.querySelector("a, button")).focus();
-  }
-  function singleKey(e) {
-    const key = e.key.toLowerCase();
-    if (Date.now() - gone < 1500) {
-      gone = 0;
-      const page = all(".side .nav a").find(a => a.querySelector(".lbl").textContent.toLowerCase().startsWith(key));
-      if (page) { e.preventDefault(); page.click() }
-      return;
-    }
-    if (key === "g") { gone = Date.now(); return }
-    const act = { "/": () => doc.querySelector("[data-filter]")?.focus(), "?": () => open("keys"), j: () => walk(1), k: () => walk(-1) }[key];
-    const own = !act && /^[a-z0-9[\]]$/.test(key) && doc.querySelector(`[data-key="${CSS.escape(key)}"]:not(:disabled)`);
-    if (act || own) { e.preventDefault(); act ? act() : own.click() }
-  }
-  doc.addEventListener("keydown", e => {
-    const chord = e.ctrlKey || e.metaKey, dialog = doc.querySelector("dialog[open]");
-    if (chord && e.key.toLowerCase() === "k") { e.preventDefault(); if (!dialog) openPalette(); return }
-    if (chord && e.key === "Enter") { const form = dialog?.querySelector("form") ?? e.target.closest?.("form[data-locks]"); if (form) { e.preventDefault(); form.requestSubmit() } return }
-    if (chord || e.altKey || dialog || e.defaultPrevented || doc.body.dataset.singleKeys === "off") return;
-    if (!e.target.closest?.("input, textarea, select, [contenteditable], [role=tree]") || e.target.matches("[type=checkbox]")) singleKey(e);
+  doc.addEventListener("input", e => { if (e.target.matches(REASON)) keep(e.target.form, e.target.value) });
+  doc.addEventListener("submit", e => {
+    const form = e.target, reason = form.querySelector("[name=reason]");
+    if (/\/sign-out\/$/.test(form.getAttribute("action"))) for (const name of Object.keys(drawer)) delete drawer[name];
+    else if (reason?.matches(REASON) && form.method === "post" && !e.defaultPrevented) keep(form, reason.value, true);
+  });
+  doc.addEventListener("htmx:finally:request", e => {
+    const { ctx } = e.detail, form = e.target.closest?.("form[method=post]"), reason = form?.querySelector("[name=reason]");
+    if (reason) keep(form, ctx.response?.status < 400 && !ctx.hx?.redirect?.startsWith("/sign-in/") ? "" : reason.value);
   });
 
   doc.addEventListener("click", e => {
     const hit = q => e.target.closest(q);
     let el;
-    if (hit("[data-theme-toggle]")) toggleTheme();
+    if (hit("[data-theme-toggle]")) { e.preventDefault(); toggleTheme() }
     else if ((el = hit("[data-copy]"))) copy(el.dataset.copy.startsWith("#") ? location.href.split("#")[0] + el.dataset.copy : el.dataset.copy, el);
-    else if ((el = hit("[data-open]"))) el.dataset.open === "palette" ? openPalette() : open(el.dataset.open);
+    else if ((el = hit("[data-open]"))) open(el.dataset.open);
     else if ((el = hit("[data-close]"))) el.closest("dialog").close();
     else if (e.target.matches("dialog[open]")) e.target.close();
     for (const menu of all("details.menu[open]")) if (!menu.contains(e.target)) menu.open = false;
@@ -193,6 +155,7 @@
   doc.addEventListener("htmx:after:swap", () => { writeTimes(); tick() });
   doc.addEventListener("sb:zone", writeTimes);
   writeTimes(); tick();
+  doc.addEventListener("DOMContentLoaded", giveBack); // when every script listens
   setInterval(tick, 1000);
   setInterval(writeTimes, 15000);
 })();

@@ -15,11 +15,11 @@
   const colour = name => { probe.style.color = `var(${name})`; return getComputedStyle(probe).color };
 
   /* moments: UTC from the server, in the reader's zone on the axis and in words */
-  const timeZone = doc.documentElement.dataset.zone === "local" ? undefined : "UTC";
-  const format = (locale, options) => new Intl.DateTimeFormat(locale, { timeZone, ...options });
+  const { zone, clock: hours } = doc.documentElement.dataset, timeZone = zone === "local" ? undefined : zone || "UTC", hourCycle = hours === "12" ? "h12" : "h23";
+  const format = (locale, options) => new Intl.DateTimeFormat(locale, { timeZone, hourCycle, ...options });
   const clock = { hour: "2-digit", minute: "2-digit" }, date = { day: "numeric", month: "short" };
   const formats = { time: format("en-GB", clock), moment: format("en-GB", { ...date, ...clock }), day: format("en-GB", date) };
-  const wallClock = format("sv-SE", { dateStyle: "short", timeStyle: "medium" });
+  const wallClock = format("sv-SE", { dateStyle: "short", timeStyle: "medium", hourCycle: "h23" });
   const MOMENT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$/;
   const said = (text, writes) => (formats[writes] ?? formats.moment).format(new Date(text)).replace(",", "");
   const word = text => text.startsWith("--") ? colour(text) : MOMENT.test(text) ? wallClock.format(new Date(text)) : text;
@@ -27,6 +27,7 @@
   const spoken = ({ words = "", writes }) => words.replace(/\{([^}]+Z)\}/g, (_, at) => said(at, writes));
   const figures = new Map();  // the chart's element -> what it shows
 
+  const ticks = axis => Object.fromEntries(["tickformat", "hoverformat"].filter(name => hours === "12" && axis[name]).map(name => [name, axis[name].replace("%H:%M", "%-I:%M %p")]));
   function frame({ xaxis = {}, yaxis = {}, ...rest }) {
     const faint = colour("--text-3"), grid = colour("--grid"), clear = "rgba(0,0,0,0)";
     return {
@@ -34,7 +35,7 @@
       font: { family: "Inter, system-ui, sans-serif", size: 11, color: faint },
       hoverlabel: { bgcolor: colour("--surface"), bordercolor: colour("--line-2"), font: { color: colour("--text"), size: 12 } },
       ...rest,
-      xaxis: { gridcolor: clear, zeroline: false, nticks: 6, fixedrange: true, linecolor: grid, ...xaxis },
+      xaxis: { gridcolor: clear, zeroline: false, nticks: 6, fixedrange: true, linecolor: grid, ...xaxis, ...ticks(xaxis) },
       yaxis: { gridcolor: grid, zeroline: false, nticks: 4, fixedrange: true, rangemode: "tozero", ...yaxis },
     };
   }

@@ -7,20 +7,21 @@
    data-live-kinds="run approval"         only these k count for the fragment
    data-live-every="1000"                 ms between fetches, at least 250 (charts 10000)
    data-live-hold="runs changed"          a list: waits behind [data-live-new] when scrolled, hovered or in focus
-   data-live-tail + <template>            a log: a row for each message; [data-f=seq|at|kind|text] get textContent;
-                                          data-live-start (ISO) makes "at" an offset; follows within 24 px of the end
+   data-live-tail                         a log: it hears sb:rows with the messages (tail.js)
    [data-live-new=ID]                     button: what region ID holds back; click shows it
    [data-live-last=TOPIC]                 text = last seq
    [data-live-count=NAME]                 text = d.counts[NAME]; <title data-live-title=NAME> gets "(5) " too
-   [data-live-state]                      the Live button; pauses rendering, not receiving
-   A region with an open dialog, popover or form field in focus waits; [hx-morph-skip] stays as it is.
+   [data-live-state]                      the Live button; pauses rendering, not receiving; once signed out it leads to the sign-in page
+   A region with an open dialog, popover or form field in focus waits, one in dialog[data-live-in] does not; [hx-morph-skip] stays as
+   it is. Without a socket for 5 s every region is fetched, then every 15 s.
    Event sb:decided (header HX-Trigger: {"sb:decided": {"topic": "approvals"}}) refreshes other tabs too. */
 (() => {
   const doc = document, url = doc.body.dataset.live;
   if (!url) return;
+  const { zone, clock: hours } = doc.documentElement.dataset, clock = { timeZone: zone === "local" ? undefined : zone || "UTC", hourCycle: hours === "12" ? "h12" : "h23" };
   const all = (q, root = doc) => [...root.querySelectorAll(q)];
   const since = {}, versions = {}, regions = new WeakMap();
-  let socket, asked = "", tries = 0, paused = false, waiting = 0, fresh = Date.now(), lostAt = fresh, frame = 0, unsaid = 0;
+  let socket, asked = "", tries = 0, paused = false, waiting = 0, fresh = Date.now(), lostAt = fresh, frame = 0, unsaid = 0, heard = fresh, pinged = 0, polled = 0, signIn = "";
   const topicsOf = el => el.dataset.liveTopic.split(" ").filter(Boolean);
   const region = el => regions.get(el) ?? (regions.set(el, { dirty: 0, ids: new Set(), rows: [], next: 0 }), regions.get(el));
   const newFor = el => el.id && doc.querySelector(`[data-live-new="${CSS.escape(el.id)}"]`);
@@ -35,14 +36,17 @@
   function connect() {
     clearTimeout(connect.timer);
     socket = new WebSocket(new URL(url, location.href.replace(/^http/, "ws")));
-    socket.onopen = () => { tries = lostAt = 0; subscribe(true); state() };
-    socket.onmessage = e => receive(JSON.parse(e.data));
-    socket.onclose = () => {
-      lostAt ||= fresh = Date.now();
-      connect.timer = setTimeout(connect, Math.min(30000, 500 * 2 ** tries++ * (1 + Math.random())));
-      state();
-    };
+    socket.onopen = () => { tries = lostAt = pinged = polled = 0; signIn = ""; heard = Date.now(); subscribe(true); state() };
+    socket.onmessage = e => { heard = Date.now(); receive(JSON.parse(e.data)) };
+    socket.onclose = lost;
   }
+  function lost() {
+    lostAt ||= fresh = Date.now();
+    clearTimeout(connect.timer);
+    connect.timer = setTimeout(connect, Math.min(30000, 500 * 2 ** tries++ * (1 + Math.random())));
+    state();
+  }
+  function drop() { socket.onclose = socket.onmessage = null; socket.close(); lost() } // a dead line would tell us late
   function receive(m) {
     if (m.op === "reset") {
       const t = m.topic ?? m.t;
@@ -73,7 +77,7 @@
   function touch(which) { for (const el of all("[data-live-topic][data-live-fragment]")) if (which(el)) region(el).dirty++; schedule() }
   function schedule() { if (!frame && !doc.hidden) frame = requestAnimationFrame(() => { frame = 0; render() }) }
   const inField = el => el.contains(doc.activeElement) && doc.activeElement.matches("input, textarea, select, [contenteditable]");
-  const isOpen = el => el.querySelector("dialog[open], :popover-open, details.menu[open]") || el.closest("dialog[open]");
+  const isOpen = el => el.querySelector("dialog[open], :popover-open, details.menu[open]") || el.closest("dialog[open]:not([data-live-in])");
   function held(el) {
     if (inField(el) || isOpen(el)) return true;
     if (!("liveHold" in el.dataset)) return false;
@@ -87,7 +91,7 @@
       const r = region(el);
       if (!r.dirty && !r.rows.length) continue;
       if (r.busy || now < r.next) { later = Math.min(later, Math.max(50, r.next - now)); continue }
-      if (r.rows.length) append(el, r);
+      if (r.rows.length) el.dispatchEvent(new CustomEvent("sb:rows", { bubbles: true, detail: r.rows.splice(0) }));
       else if (held(el)) { hold(el, r, true); later = Math.min(later, 1000); continue }
       else refresh(el, r);
       r.next = now + ("liveTail" in el.dataset ? 250 : Math.max(250, el.dataset.liveEvery ?? 500));
@@ -109,41 +113,9 @@
     r.busy = false;
     if (r.dirty) schedule();
   }
-  function text(m, name, start) {
-    const d = m.d ?? {};
-    if (name === "seq") return `#${m.seq}`;
-    if (name === "kind") return d.event ?? m.k;
-    if (name === "text") return d.text ?? [d.tool ?? d.model, d.result, d.error_type, d.latency_ms != null && `${d.latency_ms} ms`].filter(Boolean).join(" · ");
-    if (name !== "at" || !start || !d.at) return d[name] ?? "";
-    const s = Math.max(0, (Date.parse(d.at) - Date.parse(start)) / 1000);
-    return `+${String(Math.floor(s / 60)).padStart(2, "0")}:${(s % 60).toFixed(1).padStart(4, "0")}`;
-  }
-  function append(el, r) {
-    const template = el.querySelector("template"), select = getSelection();
-    const follow = el.scrollHeight - el.scrollTop - el.clientHeight <= 24 && !(select.toString() && el.contains(select.anchorNode));
-    const box = doc.createDocumentFragment();
-    for (const m of r.rows) {
-      const row = template.content.cloneNode(true);
-      for (const f of all("[data-f]", row)) f.textContent = text(m, f.dataset.f, el.dataset.liveStart);
-      box.append(row);
-    }
-    r.behind = follow ? 0 : (r.behind ?? 0) + r.rows.length;
-    r.rows = [];
-    el.append(box);
-    if (follow) { while (el.childElementCount > 1000) el.children[el.children[0] === template ? 1 : 0].remove(); el.scrollTop = el.scrollHeight }
-    tail(el, r);
-    if (!el.dataset.watched) {
-      el.dataset.watched = "";
-      el.addEventListener("scroll", () => { if (el.scrollHeight - el.scrollTop - el.clientHeight <= 24) { r.behind = 0; tail(el, r) } });
-    }
-  }
-  function tail(el, r) {
-    const b = newFor(el);
-    if (b) { b.hidden = !r.behind; b.textContent = `Paused, ${r.behind} new. Follow` }
-  }
   function state() {
-    const lost = lostAt && Date.now() - lostAt > 5000;
-    const [name, words] = paused ? ["paused", `Paused, ${waiting} new`] : lost ? ["stale", `Data is from ${new Date(fresh).toLocaleTimeString("en-GB")}`] : lostAt ? ["reconnecting", "Reconnecting"] : ["live", "Live"];
+    const lost = lostAt && Date.now() - lostAt > 5000, why = navigator.onLine ? "Reconnecting" : "Offline";
+    const [name, words] = paused ? ["paused", `Paused, ${waiting} new`] : signIn ? ["stale", "Signed out"] : lost ? ["stale", `${why}, data is from ${new Date(fresh).toLocaleTimeString("en-GB", clock)}`] : lostAt ? ["reconnecting", why] : ["live", "Live"];
     for (const b of all("[data-live-state]")) {
       b.dataset.state = name; b.ariaPressed = String(!paused);
       const label = b.querySelector("span") ?? b;
@@ -151,17 +123,19 @@
     }
   }
   doc.addEventListener("click", e => {
-    if (e.target.closest("[data-live-state]")) { paused = !paused; if (!paused) { waiting = 0; schedule() } state() }
+    if (e.target.closest("[data-live-state]")) { if (signIn && !paused) return location.assign(signIn); paused = !paused; if (!paused) { waiting = 0; schedule() } state() }
     const b = e.target.closest("[data-live-new]"), el = b && doc.getElementById(b.dataset.liveNew);
-    if (!el) return;
-    if ("liveTail" in el.dataset) el.scrollTop = el.scrollHeight;
-    else refresh(el, region(el));
+    if (el && !("liveTail" in el.dataset)) refresh(el, region(el));
   });
   // No error or sign-in page may be morphed into a region.
   doc.addEventListener("htmx:before:response", e => {
-    const { live, target, response: { status, raw } } = e.detail.ctx;
-    if (!live || (status < 400 && !raw.redirected)) return;
+    const { live, target, hx, response: { status, raw } } = e.detail.ctx;
+    if (!live || (status < 400 && !raw.redirected && !hx.redirect)) return;
     e.preventDefault();
+    if (hx.redirect && !signIn) {
+      signIn = hx.redirect; state();
+      doc.dispatchEvent(new CustomEvent("sb:toast", { detail: { text: "You are signed out. This page shows what it showed last; sign in by the button at the top.", fail: true } }));
+    }
     if (status > 499) { const r = region(target); r.dirty ||= 1; r.next = Date.now() + 5000 }
   });
   doc.addEventListener("htmx:after:swap", e => { if (lostAt && e.detail.ctx?.live) fresh = Date.now(); subscribe() });
@@ -170,10 +144,14 @@
   const decided = t => touch(el => !t || topicsOf(el).includes(t));
   doc.addEventListener("sb:decided", e => { channel && channel.postMessage(e.detail?.topic ?? ""); decided(e.detail?.topic) });
   if (channel) channel.onmessage = e => decided(e.data);
-  addEventListener("offline", () => socket.close());
+  addEventListener("offline", drop);
+  addEventListener("online", () => { if (lostAt) connect() });
   setInterval(() => {
+    const now = Date.now();
     state();
-    if (lostAt && Date.now() - lostAt > 5000 && !doc.hidden) touch(() => true);
+    if (lostAt && now - lostAt > 5000 && now - polled > 14000 && !doc.hidden) { polled = now; touch(() => true) }
+    if (!lostAt && pinged > heard && now - pinged > 9000) drop();
+    else if (!lostAt && now - heard > 20000 && pinged <= heard) { pinged = now; socket.send('{"op":"ping"}') }
     const say = doc.getElementById("announce");
     if (!say || paused || doc.hidden) return;
     const words = [say.dataset.next, unsaid && `${unsaid} new event${unsaid > 1 ? "s" : ""}`].filter(Boolean).join(" ");

@@ -2,7 +2,8 @@
    #tree [role=treeitem]           data-at (key), data-call (what the inspector shows), data-in (parent's key), data-bad (a failure)
    #timeline, #inspector           live regions; their data-live-fragment carries what the reader chose: rows, sel, tab
    [data-tree=expand|collapse]     buttons · [data-select=KEY] a link to another call · #tail .ev with #seq-N
-   Keys: arrows, Home, End, Enter in the tree; E and W open and close all, F follows the tail, [ and ] go to the failures, Y copies the link.
+   Keys: arrows, Home, End, Enter in the tree; the single ones are in keys.js, which says sb:step, sb:tree and sb:failure.
+   #inspector-sheet                up to 860 px a touched row shows the inspector in this dialog; it goes back when that closes.
    #runs-list[data-first] takes new runs in by itself while the reader is at the top and nowhere in the list. */
 (() => {
   "use strict";
@@ -65,7 +66,7 @@
     const list = shown();
     const act = {
       ArrowDown: () => step(row, 1), ArrowUp: () => step(row, -1), ArrowRight: () => inward(row), ArrowLeft: () => outward(row),
-      Home: () => focus(list[0]), End: () => focus(list.at(-1)), Enter: () => row.dataset.at ? choose(row) : row.click(), " ": () => choose(row),
+      Home: () => focus(list[0]), End: () => focus(list.at(-1)), Enter: () => row.dataset.at ? (choose(row), lift()) : row.click(), " ": () => { choose(row); lift() },
     }[e.key];
     if (act) { e.preventDefault(); act() }
   }
@@ -78,6 +79,17 @@
     if (next) { reveal(next); focus(next); choose(next) }
   }
   function follow() { const log = byId("tail"); if (log) log.scrollTop = log.scrollHeight }
+
+  /* on a phone the inspector is a sheet over the timeline ------------------------------------------------------------ */
+  const sheet = byId("inspector-sheet"), place = sheet && doc.createComment("");
+  function lift() {
+    if (!sheet || sheet.open || !matchMedia("(max-width: 860px)").matches) return !!sheet?.open;
+    const box = byId("inspector");
+    box.before(place);
+    sheet.append(box);
+    sheet.showModal();
+    return true;
+  }
   function toHash() {
     const name = location.hash.slice(1), target = name && byId(name), query = new URLSearchParams(location.search);
     const seq = /^seq-(\d+)$/.exec(name), at = /^(?:step|call)-([\d.]+)$/.exec(name);
@@ -106,7 +118,7 @@
   /* the list of runs ------------------------------------------------------------------------------------------------ */
   function takeNew() {
     const list = byId("runs-list"), link = byId("runs-new");
-    if (link && "first" in list.dataset && scrollY <= 24 && !list.matches(":hover, :focus-within") && !getSelection().toString()) link.click();
+    if (link && "first" in list.dataset && scrollY <= 24 && !list.matches(":hover, :focus-within, :has(input:checked)") && !getSelection().toString()) link.click();
   }
 
   /* listeners ------------------------------------------------------------------------------------------------------- */
@@ -120,7 +132,7 @@
       e.preventDefault(); rove(row); row.focus({ preventScroll: true });
       if (e.target.closest(".tw") && row.ariaExpanded) return setOpen(row, row.ariaExpanded !== "true");
       choose(row, { tab: row.dataset.at.endsWith(".policy") ? "policy" : undefined });
-      if (innerWidth <= 1180) byId("inspector").scrollIntoView({ block: "start" });
+      if (!lift() && innerWidth <= 1180) byId("inspector").scrollIntoView({ block: "start" });
     } else if (tab) {
       e.preventDefault();
       const box = byId("inspector");
@@ -131,14 +143,13 @@
       reveal(to); choose(to, { tab: "summary" });
     }
   });
-  const keys = { e: () => setAll(true), w: () => setAll(false), f: follow, "[": () => failure(-1), "]": () => failure(1), y: () => doc.querySelector("#inspector [data-copy]")?.click() };
+  doc.addEventListener("sb:tree", e => setAll(e.detail));
+  doc.addEventListener("sb:failure", e => failure(e.detail));
+  doc.addEventListener("sb:step", e => { const row = doc.activeElement.closest("#tree [role=treeitem]"); if (row) step(row, e.detail); else focus(rows().find(one => one.tabIndex === 0)) });
   doc.addEventListener("keydown", e => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented || doc.querySelector("dialog[open]")) return;
     const row = e.target.closest?.("#tree [role=treeitem]");
     if (row) treeKey(e, row);
-    if (e.defaultPrevented || !byId("tree") || doc.body.dataset.singleKeys === "off" || e.target.closest?.("input, textarea, select, [contenteditable]")) return;
-    const act = keys[e.key.toLowerCase()];
-    if (act) { e.preventDefault(); act() }
   });
   doc.addEventListener("htmx:after:swap", () => {
     takeNew();
@@ -160,15 +171,7 @@
     follow();
   }
   if (byId("tree")) layout();
+  sheet?.addEventListener("close", () => { place.replaceWith(byId("inspector")); history.replaceState(null, "", location.pathname + location.hash) });
+  if (new URLSearchParams(location.search).has("sel")) lift();
   toHash();
-
-  /* two runs side by side: the button wants exactly two ticks */
-  const pick = byId("compare-runs");
-  function picked() {
-    const n = all("input[form=compare-runs]:checked").length, say = pick.querySelector("[data-picked]");
-    pick.querySelector("button").disabled = n !== 2;
-    pick.hidden = !n;
-    say.textContent = n === 1 ? "Tick one more run." : n > 2 ? `${n} are ticked; two can be compared.` : "";
-  }
-  if (pick) { doc.addEventListener("change", e => { if (e.target.matches("[form=compare-runs]")) picked() }); doc.addEventListener("htmx:after:swap", picked); picked() }
 })();

@@ -30,7 +30,8 @@ from tenants.roles import SCOPES, may
 from tests.runtime.furnished import furnish, models
 PREFIX = {"run": "agt", "approvals_approval": "apr", "runs_unknownwrite": "unk", "runs_switch": "swi", "console_delivery": "msg",
           "approvals_standinggrant": "grt", "console_policybacktest": "pbt", "runs_evaluation": "evl",
-          "runs_memoryitem": "mem", "console_incident": "inc"}
+          "runs_memoryitem": "mem", "console_incident": "inc", "console_bulk": "blk",
+          "console_savedview": "viw"}
 def told(made):
     people = {"viewer": made.viewer, "operator": made.world.operator, "approver": made.world.approver, "admin": made.admin}
     access = {}
@@ -95,7 +96,8 @@ IDS = {
     "run_id": "run", "approval_id": "approvals_approval", "unknown_id": "runs_unknownwrite", "switch_id": "runs_switch",
     "delivery_id": "console_delivery", "grant_id": "approvals_standinggrant", "backtest_id": "console_policybacktest",
     "evaluation_id": "runs_evaluation",
-    "incident_id": "console_incident", "memory_id": "runs_memoryitem",
+    "incident_id": "console_incident", "memory_id": "runs_memoryitem", "bulk_id": "console_bulk",
+    "view_id": "console_savedview",
 }  # fmt: skip
 NUMBERS = {
     "delegation_id": "approvals_delegation", "breaker_id": "tools_breaker", "entry_id": "tenants_auditentry",
@@ -163,6 +165,8 @@ def values_of(route: Route, place: str, owner: dict[str, Any]) -> list[tuple[str
         return [(owner["release"], f"rel_{ULID}")]
     if place == "rollout_id":  # of an agent, whose releases are told apart above
         return [(f"rol_{ULID}", f"rol_{ULID}")]
+    if place == "key_id":
+        return [(one, nobody(one)) for one in owner["keys"]]
     if place in WORDS:
         return [(one, one) for one in WORDS[place]]
     if route.area == "admin":

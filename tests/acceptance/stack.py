@@ -56,6 +56,8 @@ class Stack:
     Processes by name: sandbox, web, engine-1 and so on, jobs when asked for. `dev` is what the demo wrote down: base_url,
     sandbox_url, people with username and password, keys."""
 
+    root = ROOT  # the checkout that runs; `tests.crash.test_upgrade` lets another one
+
     def __init__(self, urls: Urls, *, engines: int = 1, jobs: bool = False, model_latency_ms: int = 150, **environment: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="sbx-stack-"))
         self.logs = self.home / "logs"
@@ -128,7 +130,7 @@ class Stack:
     def manage(self, *words: str) -> str:
         """What `manage.py <words>` said. Raises RuntimeError when it fails."""
         command = [sys.executable, "manage.py", *words]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             raise RuntimeError(f"manage.py {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -143,7 +145,7 @@ class Stack:
         command, environment = self.commands[name]
         with (self.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command, cwd=self.root, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         return self.processes[name]
 

@@ -15,7 +15,8 @@ COMPLAINT = "URGENT: I was charged twice on acct_1001"
 WIDTHS = ((1440, 900), (390, 844), (320, 640))
 PAGES = (
     "/", "/runs/", "/runs/?state=failed", "/runs/?q=nothing-is-called-this", "/runs/{succeeded}/", "/runs/{waiting}/", "/runs/{failed}/",
-    "/runs/{succeeded}/?ask=retry", "/runs/new/", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
+    "/runs/views/?query=state%3Dfailed",
+    "/runs/{succeeded}/?ask=retry", "/runs/new/", "/runs/bulk/", "/runs/bulk/matching/?state=failed", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
     "/approvals/{decided}/", "/drafts/", "/drafts/?state=all", "/runs/{drafted}/", "/runs/{drafted}/?ask=carry_out&draft=1.1",
     "/runs/{asking}/", "/approvals/{budget}/", "/approvals/{budget}/?confirm=approve",
     "/tools/-/matrix/", "/tools/-/matrix/?tenant=acme&tool=create_ticket&agent=support-triage", "/tools/-/rules/",
@@ -26,8 +27,9 @@ PAGES = (
     "/evals/", "/evals/checks/", "/evals/scores/", "/evals/from-run/{succeeded}/",
     "/breakers/move/?host=127.0.0.1:9009&tenant=acme&action=open", "/demo/", "/unknowns/", "/switches/",
     "/incidents/", "/incidents/{incident}/", "/incidents/{incident}/do/open_breaker/?step=4", "/runbooks/tool-timeouts/", "/detectors/",
-    "/changes/", "/audit/", "/memory/", "/memory/forget/",
+    "/changes/", "/welcome/", "/audit/", "/memory/", "/memory/forget/",
     "/settings/security/", "/settings/security/confirm/", "/settings/members/",
+    "/settings/preferences/", "/settings/keys/",
 )  # fmt: skip
 OF_ADMINS = ("/audit/", "/settings/members/", "/evals/from-run/{succeeded}/")
 TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}

@@ -29,10 +29,14 @@ def test_text_that_is_typed_and_details_that_are_open_survive_live_news(stack: S
     page.goto("/approvals/")
     reason = page.locator("input[name=reason], textarea[name=reason]").first
     reason.fill("looks right to me")
+    reason.evaluate("field => field.setSelectionRange(6, 6)")
     page.locator("details summary").first.click()
+    reason.focus()
     waiting_run(stack)  # the list changes under the reader's hands
     page.wait_for_timeout(1500)
     expect(reason).to_have_value("looks right to me")
+    expect(reason).to_be_focused()
+    assert reason.evaluate("field => field.selectionStart") == 6
     assert page.locator("details").first.get_attribute("open") is not None
 
 
@@ -63,12 +67,13 @@ def test_one_switch_changes_the_zone_of_every_time_and_of_the_charts(stack: Stac
     run = waiting_run(stack)
     page = signed_in("approver", timezone_id="Asia/Tokyo")
     page.goto(f"/runs/{run}/?tab=raw")
-    stamped = page.locator("time[data-when=absolute]").first
-    before = stamped.inner_text()
+    stamped = page.locator("main time[data-when=absolute]")
+    before = stamped.all_inner_texts()
     page.get_by_role("button", name="Show times in your own zone").click()
     expect(page.locator("html")).to_have_attribute("data-zone", "local")
-    after = page.locator("time[data-when=absolute]").first.inner_text()
-    assert "UTC" in before and "UTC" not in after and before[:5] != after[:5]
+    after = stamped.all_inner_texts()
+    assert before and len(before) == len(after)
+    assert all("UTC" in was and "UTC" not in now and was[:5] != now[:5] for was, now in zip(before, after, strict=True))
     page.goto("/")
     ticks = page.locator(".chart .xtick text")
     ticks.first.wait_for()

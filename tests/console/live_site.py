@@ -55,6 +55,12 @@ class Site:
                 pass
         return refused.value.response.status_code
 
+    async def headers_of_refusal(self, path: str = "/ws") -> Any:
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(self.url.removesuffix("/ws") + path):
+                pass
+        return refused.value.response.headers
+
 
 class Page:
     def __init__(self, socket: ClientConnection) -> None:

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import uvicorn
 from asgiref.sync import sync_to_async
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path
@@ -28,7 +29,7 @@ from approvals.models import Delegation, StandingGrant
 from console import errors, urls
 from console.api import urls as api_urls
 from console.asgi import application
-from console.models import Delivery, Incident
+from console.models import Bulk, Delivery, Incident
 from runs.models import MemoryItem, Run, Switch, UnknownWrite
 from tenants.actors import Actor
 from tenants.ids import new_id
@@ -297,6 +298,7 @@ ROUTES = [str(p.pattern) for p in api_urls.urlpatterns if isinstance(p, URLPatte
 @pytest.fixture
 def ground(world: World) -> tuple[Caller, dict[str, str]]:
     """(a platform admin, what the parameters of addresses may be)"""
+    connection.cursor().execute("set local idle_in_transaction_session_timeout = 0")  # one transaction lasts as long as all the bodies
     run, approval = waiting(world)
     kept = {"state": "blocked", "args": b"{}", "error_class": "drafted", "result": {"ok": False, "message": "kept"}}
     add_call(run, 2, **kept)
@@ -322,11 +324,12 @@ def others(world: World, root: Actor) -> dict[str, str]:
     incident = Incident.objects.create(tenant=world.tenant, title="t", severity="minor")
     place = {"run_id": new_id(), "step": 1, "ord": 1, "expires_at": later, "agent": "a", "owner": "u"}
     item = MemoryItem.objects.create(tenant=world.tenant, kind="session", session="s", key="k", value=1, **place)
+    bulk = Bulk.objects.create(tenant=world.tenant, act="cancel", by=root.user, state="done", reason="r")
     version = PolicyVersion.objects.create(tenant=None, number=1, document={"permissions": [], "rules": []}, changed_by="root")
     return {
         "delivery_id": str(delivery), "delegation_id": str(delegation.pk), "grant_id": str(grant), "switch_id": str(switch),
         "breaker_id": str(breaker.pk), "incident_id": str(incident), "memory_id": str(item),
-        "number": str(version.number), "backtest_id": "bkt_x", "step": "1", "ord": "2",
+        "number": str(version.number), "bulk_id": str(bulk), "backtest_id": "bkt_x", "step": "1", "ord": "2",
         "evaluation_id": "evl_x", "key": "x", "other_id": "rel_x", "rollout_id": "rol_x",
     }  # fmt: skip
 

@@ -380,6 +380,9 @@ def test_lists_hold_nothing_of_another_tenant_and_all_for_a_platform_admin(world
 SCOPED = [
     ("GET", "/runs", "runs:read"),
     ("POST", "/runs", "runs:write"),
+    ("POST", "/runs/bulk", "runs:write"),
+    ("GET", "/runs/bulk/x", "runs:read"),
+    ("POST", "/runs/bulk/x/stop", "runs:write"),
     *((method, route, "runs:read" if method == "GET" else "runs:write") for method, route in ROUTES if "runs" in route),
     ("GET", "/approvals", "approvals:read"),
     ("GET", "/approvals/{approval}", "approvals:read"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from console.csp import HEADERS
 from tenants.models import Member
 from tests.runtime import waiting
 
@@ -26,6 +27,9 @@ async def test_a_page_of_another_origin_opens_no_socket(world: waiting.World, si
 async def test_nobody_opens_a_socket_without_a_session(world: waiting.World, site: Site) -> None:
     assert await site.refusal() == 403
     assert await site.refusal(cookie="sessionid=abc") == 403
+    for path in ("/ws", "/nowhere"):  # what a refused handshake is answered with has the policy of every answer
+        answered = await site.headers_of_refusal(path)
+        assert {name: answered.get(name) for name in HEADERS} == HEADERS
 
 
 async def test_another_tenants_run_is_an_unknown_topic_and_its_moves_are_not_heard(world: waiting.World, site: Site) -> None:

@@ -253,7 +253,10 @@ def test_an_empty_installation_says_what_to_do_next(world: World) -> None:
     assert "curl" not in viewer.split("<main")[1] and "/runs/new/" not in viewer.split("<main")[1]
     world.agent.live = None
     world.agent.save()
-    assert "No agent has a live release yet" in browser(world.operator).get("/").content.decode()
+    client = browser(world.operator)
+    assert "Set up your first agent" in client.get("/").content.decode()
+    assert client.post("/welcome/")["Location"] == "/"
+    assert "No agent has a live release yet" in client.get("/").content.decode()
 
 
 def test_a_live_run_of_another_tenant_is_not_listed(world: World) -> None:

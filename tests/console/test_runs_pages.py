@@ -1,6 +1,7 @@
 """The list of runs as a page: filters in the address, pages by id, and rows that change where they stand."""
 
 import re
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -9,13 +10,17 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from console.api import run_search
 from runs.intake import Order, submit
 from runs.models import Call, Run, RunInput
 from runs.states import RunState
 from tenants.ids import new_id
 from tests.console.past import browser
 from tests.runtime.waiting import World, make_release, make_world, park, person, queued, running, waiting
+
+from .callers import caller
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_runs_are_listed_newest_first_with_what_people_ask_about(world: World, c
     assert shown(page) == [second.run_id, first.run_id]
     for words in ("Where is my parcel?", "Budget exceeded", "$0.043", "2 / 6", "support-triage", "r1", "Queued", "Failed"):
         assert words in page
-    assert "Second line" not in page
+    assert "· Second line</span>" in page and "Second line" not in html(client.get("/runs/?cols=agent"))
 
 
 @pytest.mark.mission("P5.1")
@@ -90,7 +95,10 @@ def test_another_tenants_runs_are_not_there_and_a_platform_admin_sees_them(world
     [
         ("state=succeeded", ["good"]), ("state=failed,queued", ["young", "bad"]), ("outcome=model_error", ["bad"]), ("q=PARCEL", ["good"]),
         ("tool=refund", ["bad"]), ("agent=nobody", []), ("since=1h", ["young", "bad", "good"]), ("since=2999-01-01T00:00:00Z", []),
-        ("state=hibernating", []), ("q=%F0%9F%92%A9%E2%80%AE'\"<>%25_", []), ("q=" + "x" * 5000, []),
+        ("state=hibernating", []), ("q=%F0%9F%92%A9%E2%80%AE'\"<>%25_", []),
+        ("state=!failed,!cancelled", ["young", "good"]), ("outcome=!model_error", ["young", "good"]),
+        ("tool=!refund", ["young", "good"]), ("agent=nobody,support-triage", ["young", "bad", "good"]), ("agent=!support-triage", []),
+        ("mode=any", ["young", "bad", "good"]), ("mode=!normal", []), ("tenant=!acme", []), ("cost_gt=0.01", []),
     ],
 )  # fmt: skip
 def test_each_filter_narrows_the_list(world: World, client: Client, query: str, found: list[str]) -> None:
@@ -114,12 +122,18 @@ def test_a_release_is_a_filter_and_its_chip_says_which(world: World, client: Cli
 def test_chips_keep_the_other_filters_and_drop_the_page(world: World, client: Client) -> None:
     page = html(client.get(f"/runs/?q=parcel&state=failed&cursor={queued(world).run_id}"))
     urls = [urlsplit(url.replace("&amp;", "&")) for url in re.findall(r'<a href="(/runs/\?[^"]+)"', page)]
-    (one_day,) = [parse_qs(url.query) for url in urls if "since=24h" in url.query]
+    (one_day,) = [parse_qs(url.query) for url in urls if "since=24h" in url.query and "q=" in url.query]
     assert one_day == {"q": ["parcel"], "state": ["failed"], "since": ["24h"]}
     assert '<input type="hidden" name="state" value="failed">' in page and 'value="parcel"' in page
 
 
-@pytest.mark.parametrize("query", ["since=yesterday", "release=7", "cursor=nonsense", "after=agt_0", "part=list&ids=agt_1,2", "since=1h1h"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "since=yesterday", "release=7", "cursor=nonsense", "after=agt_0", "part=list&ids=agt_1,2", "since=1h1h", "q=" + "x" * 10_000,
+        "state=failed,!queued", "agent=!", "cols=agent,secret", "outcome=" + "y" * 3000, "release=!7", "cost_gt=much&state=!failed",
+    ],
+)  # fmt: skip
 def test_a_filter_that_cannot_be_read_is_said_and_nothing_is_shown(world: World, client: Client, query: str) -> None:
     run = queued(world)
     page = html(client.get(f"/runs/?{query}"), 200 if "part" in query else 400)
@@ -155,6 +169,107 @@ def test_pages_hold_fifty_and_lead_back_and_forth(world: World, client: Client) 
 def link(page: str, rel: str) -> str:
     (url,) = re.findall(rf'rel="{rel}" href="([^"]+)"', page)
     return str(url).replace("&amp;", "&")
+
+
+# choices of several values --------------------------------------------------------------------------------------------
+
+
+def chosen(page: str, name: str) -> str:
+    """The address of the option that is called `name`, as it stands in its menu."""
+    (url,) = re.findall(
+        rf'<a (?:class="turn" )?href="([^"]+)"[^>]*>(?:<svg[^>]*><use[^>]*/></svg>|<span class="i s"></span>){name}</a>', page
+    )
+    return str(url).replace("&amp;", "&")
+
+
+def test_options_put_themselves_in_and_out_and_the_chip_says_what_is_chosen(world: World, client: Client) -> None:
+    run = ended(queued(world), "model_error", "failed")
+    one = html(client.get(chosen(html(client.get("/runs/")), "Failed")))
+    two = html(client.get(chosen(one, "Succeeded")))
+    assert "State: Failed<" in one and "State: Succeeded or Failed<" in two and shown(two) == [run.run_id]
+    assert re.search(r'<details class="menu" name="filter" open><summary class="chip" aria-current="true">State', two)
+    turned = html(client.get(chosen(two, "Is not")))
+    assert "State: not Succeeded or Failed<" in turned and shown(turned) == []
+    back = html(client.get(chosen(chosen_page := html(client.get(chosen(turned, "Is not"))), "Failed")))
+    assert "State: Succeeded or Failed<" in chosen_page and "State: Succeeded<" in back
+    live = html(client.get(chosen(html(client.get("/runs/")), "Live")))
+    assert "State: Live<" in live
+
+
+def test_the_page_and_the_api_find_the_same(world: World, client: Client) -> None:
+    asked(world, "x")
+    for state, outcome in (("failed", "model_error"), ("succeeded", "completed"), ("failed", "tool_error")):
+        ended(queued(world), outcome, state)
+    api = caller(world.operator)
+    for query in ("state=!failed", "outcome=!model_error,!completed", "state=failed,queued&outcome=!tool_error", "agent=!a,!b"):
+        found = [item["run_id"] for item in api.get(f"/runs?{query}").json()["items"]]
+        assert shown(html(client.get(f"/runs/?{query}"))) == found != []
+
+
+# columns --------------------------------------------------------------------------------------------------------------
+
+
+def test_columns_are_picked_kept_in_the_address_and_remembered(world: World, client: Client) -> None:
+    run = queued(world)
+    RunInput.objects.filter(pk=run.pk).update(user={"id": "u-77"}, session="s-88")
+    page = html(client.get("/runs/?state=queued&cols=user,session,tokens,writes,calls,ended,mode,tenant"))
+    heads = re.findall(r'<th role="columnheader"[^>]*>([^<]+)</th>', page)
+    assert heads[-9:] == ["Run", "Tenant", "Mode", "User", "Session", "Ended", "Tool calls", "Writes", "Tokens"]
+    assert "u-77" in page and "s-88" in page and "support-triage</td>" not in page
+    assert 'name="cols" value="user,session,tokens,writes,calls,ended,mode,tenant"' in page
+    assert "<th" in html(client.get("/runs/")) and ">Agent</th>" in html(client.get("/runs/"))  # an address alone is not a choice
+    picked = html(client.get("/runs/?cols=agent,cost&open=columns"))
+    assert ">Agent</th>" in picked and ">Steps</th>" not in picked and "cols=cost" in picked
+    assert ">Steps</th>" not in html(client.get("/runs/?state=queued")) and ">Steps</th>" in html(client.get("/runs/?cols=steps"))
+    assert ">Steps</th>" in html(client.get("/runs/?open=columns")) and ">Steps</th>" in html(client.get("/runs/"))
+
+
+def test_a_list_may_show_no_column_but_those_that_are_always_there(world: World, client: Client) -> None:
+    queued(world)
+    assert re.findall(r"<th[^>]*>([^<]+)</th>", html(client.get("/runs/?cols=none")))[-1:] == ["Run"]
+
+
+# a search that is bounded ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_search, "LOOKED_AT", 3)
+
+
+@pytest.mark.mission("P5.1")
+@pytest.mark.usefixtures("three")
+def test_a_search_looks_at_some_runs_says_how_far_and_goes_on_from_there(world: World, client: Client) -> None:
+    needle = asked(world, "a needle")
+    hay = [queued(world) for _ in range(6)]
+    near = asked(world, "the near needle")
+    page = html(client.get("/runs/?q=needle"))
+    assert shown(page) == [near.run_id] and "Looked at the newest 3 runs, back to" in page and "Search older" in page
+    assert f"cursor={hay[4].run_id}" in page and hay[4].created_at.strftime("%Y-%m-%dT%H:%M") in page
+    part = html(client.get(fragment(page)))
+    assert shown(part) == [near.run_id] and f"cursor={hay[4].run_id}" in part and "Looked at the newest 3 runs" in part
+    second = html(client.get(f"/runs/?q=needle&cursor={hay[4].run_id}"))
+    assert shown(second) == [] and "No runs match among the next 3, back to" in second and "No runs yet" not in second
+    assert f"cursor={hay[1].run_id}" in second and f"cursor={hay[4].run_id}" in fragment(second)
+    third = html(client.get(f"/runs/?q=needle&cursor={hay[1].run_id}"))
+    assert shown(third) == [needle.run_id] and "Looked at" not in third and "Search older" not in third
+    assert shown(html(client.get(f"/runs/?q={needle.run_id}"))) == [needle.run_id]  # an id is looked up
+
+
+@pytest.mark.usefixtures("three")
+def test_the_api_leads_a_search_on_although_a_page_is_not_full(world: World) -> None:
+    needles = [asked(world, "needle").run_id]
+    for _ in range(7):
+        queued(world)
+    needles.append(asked(world, "needle").run_id)
+    api, cursor, found, pages = caller(world.operator), "", [], 0
+    while cursor is not None:
+        page = api.get(f"/runs?q=needle&cursor={cursor}").json()
+        found += [item["run_id"] for item in page["items"]]
+        cursor, pages = page["next_cursor"], pages + 1
+    assert found == needles[::-1] and pages == 3
+    since = (timezone.now() - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert api.get(f"/runs?q=absent&until={since}").json() == {"items": [], "next_cursor": None}  # ids tell that nothing is that old
 
 
 # live -----------------------------------------------------------------------------------------------------------------
@@ -233,3 +348,15 @@ def test_the_queries_of_the_list_do_not_grow_with_its_rows(world: World, client:
     park(running(world), RunState.PAUSED)
     assert count("/runs/") == one <= 9
     assert count(fragment(html(client.get("/runs/")))) <= 8
+
+
+def test_long_titles_and_right_to_left_text_are_cut_and_shown(world: World, client: Client) -> None:
+    asked(world, "w" * 4000 + "\nmore")
+    asked(world, "\u05e9\u05dc\u05d5\u05dd \u202ehidden\nnext \u202eline")
+    page = html(client.get("/runs/"))
+    assert "w" * 89 + "…" in page and "w" * 90 not in page and "\u05e9\u05dc\u05d5\u05dd" in page and "\u202e" not in page
+
+
+def test_a_nul_in_a_filter_is_a_clear_sentence(client: Client) -> None:
+    for query in ("q=%00", "agent=a%00b", "cols=%00"):
+        assert "holds a NUL character" in html(client.get(f"/runs/?{query}"), 400)

@@ -71,14 +71,14 @@ def test_the_navigation_offers_what_the_person_may_open(world: World, settings: 
     assert groups(client) == {
         "Operate": operate,
         "Improve": ["Releases", "Evals", "Memory"],
-        "Govern": ["Changes", "Standing grants", "Channels", "API docs", "Security"],
+        "Govern": ["Changes", "Standing grants", "Channels", "First steps", "API docs", "Settings"],
     }
     User.objects.filter(pk=world.operator.user.pk).update(is_staff=True)
     settings.DEMO = True
     assert groups(client) == {
         "Operate": operate,
         "Improve": ["Releases", "Evals", "Memory"],
-        "Govern": ["Admin", "Changes", "Standing grants", "Channels", "API docs", "Security"],
+        "Govern": ["Admin", "Changes", "Standing grants", "Channels", "First steps", "API docs", "Settings"],
         "Demo": ["Demo"],
     }
 

@@ -12,8 +12,10 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from console.sandbox.conversation import read_conversation
 from console.sandbox.fixtures import start
 from console.sandbox.handbook import search
+from console.sandbox.stories import decide
 from console.sandbox.world import args_sha256
 from tools.lint import findings
 from tools.spec import ToolSpec
@@ -641,3 +643,27 @@ async def test_the_planner_that_got_worse_asks_three_times_and_opens_one_more_ti
     assert worse[0] == calls
     tickets = [effect["args_sha256"] for effect in await desk.effects() if effect["tool"] == "create_ticket"]
     assert len(set(tickets)) == calls.count("create_ticket")  # the first of them twice: each planner opened it
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("How much tea is in stock?", [("check_stock", {"item": "tea"})]),
+        ("Check the cups, then order 250.", [("check_stock", {"item": "cups"}), ("order_item", {"item": "cups", "quantity": 100})]),
+        ("Good morning", []),
+    ],
+)
+def test_a_tool_of_ones_own_is_called_when_its_name_shares_a_word_with_the_question(text: str, calls: list[Any]) -> None:
+    item = {"enum": ["tea", "cups"]}
+    shapes = {"check_stock": {"item": item}, "order_item": {"item": item, "quantity": {"type": "integer", "minimum": 1, "maximum": 100}}}
+    parameters = {name: {"type": "object", "required": list(fields), "properties": fields} for name, fields in shapes.items()}
+    tools = [{"type": "function", "function": {"name": name, "parameters": parameters[name]}} for name in shapes]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": text}]
+    for name, arguments in calls:
+        turn = decide(read_conversation({"messages": messages, "tools": tools}))
+        assert turn == {"calls": [{"name": name, "arguments": arguments}]}
+        call = {"id": name, "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        messages.append({"role": "assistant", "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": name, "content": '{"ok": true, "left": 3}'})
+    last = decide(read_conversation({"messages": messages, "tools": tools}))["text"]
+    assert last == (" ".join(f"{name}: left 3." for name, _ in calls) or last) and "calls" not in last

@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,33 @@ SECRETS = {  # shapes that mean one thing only; a variable part that is a placeh
 INVENTED = re.compile(r"(.)\1{7}|EXAMPLE|0123456789|abcdefgh", re.IGNORECASE)  # of tests: a letter repeated, an alphabet
 
 
-@pytest.fixture(scope="module")
-def sbom() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sbom", ROOT / "scripts" / "sbom.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def sbom() -> ModuleType:
+    return script("sbom")
+
+
+FINE: dict[str, Any] = {"name": "fine", "version": "1.0", "vulns": []}
+WEAK: dict[str, Any] = {"name": "weak", "version": "1.0", "vulns": [{"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["1.1"]}]}
+UNKNOWN: dict[str, Any] = {"name": "unknown", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "code"), [([FINE], 0), ([FINE, UNKNOWN], 0), ([FINE, WEAK], 1), ([UNKNOWN, WEAK], 1), ([UNKNOWN, UNKNOWN], 3), ([], 3)]
+)
+def test_a_known_weakness_fails_the_audit_and_an_index_that_knows_nothing_is_no_audit(
+    packages: list[dict[str, Any]], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script("audit_dependencies").told(packages) == code
+    said = capsys.readouterr()
+    assert ("PYSEC-1" in said.out) == (WEAK in packages) and ("NOT AUDITED" in said.err) == (code == 3)
 
 
 def tracked() -> list[Path]:

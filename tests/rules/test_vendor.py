@@ -76,3 +76,12 @@ def test_our_live_script_stays_small_and_the_sprite_runs_nothing() -> None:
     assert len(gzip.compress(live, 9)) < 4096
     assert len(gzip.compress(css, 9)) < 15 * 1024
     assert "<script" not in (ROOT / "static/icons/sprite.svg").read_text()
+
+
+@pytest.mark.parametrize("more", [("run.js", "tail.js"), ("approvals.js",), ("matrix.js",), ("run.js", "bulk.js"), ("palette.js",)])
+def test_the_scripts_of_a_page_stay_within_thirty_kilobytes(more: tuple[str, ...]) -> None:
+    import gzip
+
+    loaded = [ROOT / "static/vendor/htmx/htmx.min.js", *(ROOT / "static/js" / name for name in ("app.js", "keys.js", "live.js", *more))]
+
+    assert sum(len(gzip.compress(path.read_bytes(), 9)) for path in loaded if path.exists()) < 30 * 1024

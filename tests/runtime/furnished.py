@@ -180,6 +180,7 @@ def fixed(made: Furnished) -> dict[str, dict[str, Any]]:
             "log": [{"at": "2026-01-02T03:04:05.678Z", "status": 500, "error": word, "ms": 9}],
             "channel_id": getattr(made.known.get(Channel), "pk", None),
         },
+        "console_bulk": {"state": "done", "reason": word, "words": word},
         "console_callhour": {"kind": "tool", "classes": {word: 1}, "retry_classes": {word: 1}, "latency_ms": {"9": 1}},
         "console_runhour": {"states": {word: 1}, "outcomes": {word: 1}, "steps": {"1": 1}, "duration_ms": {"9": 1}, "cost": {"9": 1}},
         "console_incident": {"subject": {"tool": f"{word}_tool"}, "runbook": word},

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from console import exports
-from console.api.runs import moment
+from console.api.run_filters import moment
 from console.retention import database_now
 from runs.models import Event, Run
 from tenants.errors import Refused

@@ -130,6 +130,8 @@ class Command(BaseCommand):
         if demo and "demo" in get_commands():
             self.say("demo")
             call_command("demo")
+        if not demo:
+            call_command("begin")
         self.say("static files")
         self.collect_static()
         connections.close_all()
