@@ -139,7 +139,7 @@ def bar(actor: Actor, ask: Asked, opened: str) -> dict[str, Any]:
         "pick": pick(ask),
         "pick_open": opened == "columns",
         "usual_url": address(ask.kept, cols="", open="columns"),
-        "curl": curl(agents[0] if agents else "support-triage"),
+        "curl": curl(agents[0]) if agents else "",
     }
 
 

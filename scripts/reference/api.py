@@ -14,7 +14,7 @@ from tenants.roles import SCOPES
 PREFIX = "/api/v1/"
 SCOPE = re.compile(f'"({"|".join(SCOPES)})"')
 CONSTANT = re.compile(r"\b(?:(\w+)\.)?([A-Z_]{3,})\b")
-CALLED = re.compile(r"(?<![.\w])([a-z_]\w*)\(")
+CALLED = re.compile(r"(?<![.\w])(?:([a-z_]\w*)\.)?([a-z_]\w*)\(")
 
 
 def written() -> str:
@@ -45,7 +45,7 @@ def row(path: str, method: str, call: dict[str, Any], view: Callable[..., Any] |
 
 
 def scopes(view: Callable[..., Any] | None, method: str) -> list[str]:
-    """What the method asks for, itself or in a function of its module that it calls."""
+    """What the method asks for, itself or in a function that it calls."""
     kind = getattr(view, "cls", None)
     handler = getattr(kind, method, None)
     found = list(asked_in(handler, 2)) if handler else []
@@ -62,7 +62,7 @@ def asked_in(function: Callable[..., Any], deep: int) -> Iterator[str]:
     yield from here
     if here or not deep:
         return
-    for name in CALLED.findall(source):
-        called = getattr(module, name, None)
+    for place, name in CALLED.findall(source):
+        called = getattr(getattr(module, place, None) if place else module, name, None)
         if inspect.isfunction(called):
             yield from asked_in(called, deep - 1)

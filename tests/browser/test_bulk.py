@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.acceptance.stack import Stack
 
-from .conftest import SignedIn, violations
+from .conftest import Complaints, SignedIn, violations
 
 COMPLAINT = "URGENT: I was charged twice on acct_1001"
 
@@ -29,7 +29,10 @@ def ticked(page: Page) -> set[str]:
 
 
 @pytest.mark.mission("P5.1")
-def test_what_a_person_ticks_is_what_is_cancelled_and_no_key_does_it_alone(stack: Stack, signed_in: SignedIn) -> None:
+def test_what_a_person_ticks_is_what_is_cancelled_and_no_key_does_it_alone(
+    stack: Stack, signed_in: SignedIn, complaints: Complaints
+) -> None:
+    complaints.excuse("status of 422")  # the question without a reason
     ids = submitted(stack, 4, "bulk")
     page = signed_in("operator")
     page.goto("/runs/?q=bulk&state=waiting_approval")

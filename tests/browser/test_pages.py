@@ -15,8 +15,8 @@ COMPLAINT = "URGENT: I was charged twice on acct_1001"
 WIDTHS = ((1440, 900), (390, 844), (320, 640))
 PAGES = (
     "/", "/runs/", "/runs/?state=failed", "/runs/?q=nothing-is-called-this", "/runs/{succeeded}/", "/runs/{waiting}/", "/runs/{failed}/",
-    "/runs/views/?query=state%3Dfailed",
-    "/runs/{succeeded}/?ask=retry", "/runs/new/", "/runs/bulk/", "/runs/bulk/matching/?state=failed", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
+    "/runs/views/?query=state%3Dfailed", "/runs/{succeeded}/?ask=retry", "/runs/new/", "/runs/bulk/", "/runs/bulk/matching/?state=failed",
+    "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/",
     "/approvals/{decided}/", "/drafts/", "/drafts/?state=all", "/runs/{drafted}/", "/runs/{drafted}/?ask=carry_out&draft=1.1",
     "/runs/{asking}/", "/approvals/{budget}/", "/approvals/{budget}/?confirm=approve",
     "/tools/-/matrix/", "/tools/-/matrix/?tenant=acme&tool=create_ticket&agent=support-triage", "/tools/-/rules/",

@@ -11,19 +11,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, Request
+from playwright.sync_api import BrowserContext, Page, Request
 
 from tests.acceptance.stack import ROOT, Stack
 from tests.crash.figures import figure
 
 from .payload_world import MAKE
-from .payloads import CORPUS, FEW, MARK, OUT
+from .payloads import CORPUS, FEW, MARK
 from .test_pages import wider_than_the_window
 
 LONG = bool(os.environ.get("CHAOS"))
@@ -34,7 +33,6 @@ GREW = """() => {
   const made = "script:not([src]):not([type='application/json']), iframe, object, embed, base, [onerror], [onload]";
   return [...document.querySelectorAll(made)].map(each => each.outerHTML.slice(0, 80));
 }"""
-UNSAFE = ("<p>@</p>", '<input value="@">', '<a id=it href="@">x</a>', '<script>const said = "@"</script>')
 PAGES = (
     "/", "/runs/", "/runs/{large}/", "/runs/{large}/?sel=3.1", "/runs/{large}/?sel=4.1&tab=raw", "/runs/{large}/?sel=5", "/runs/{run}/",
     "/runs/{run}/fork/", "/approvals/", "/approvals/?tab=decided", "/approvals/{approval}/", "/approvals/{approval}/?edit=1",
@@ -45,10 +43,7 @@ PAGES = (
     "/audit/", "/changes/", "/releases/", "/models/", "/settings/members/", "/approvals/health/", "/evals/from-run/{run}/",
     "/detectors/", "/settings/security/",
 )  # fmt: skip
-ADMIN = (
-    "runs/run", "runs/call", "approvals/approval", "tenants/auditentry", "tenants/user", "tools/toolversion", "tools/rule",
-    "console/incident", "console/delivery",
-)  # fmt: skip
+ADMIN = ("runs/run", "approvals/approval", "tenants/auditentry", "tenants/user", "tools/rule", "console/delivery")
 # They repeat what they were asked.
 ASKS = (
     "/runs/", "/approvals/", "/incidents/", "/audit/", "/memory/", "/tools/", "/changes/", "/evals/scores/", "/",
@@ -137,32 +132,6 @@ def test_no_text_of_a_stranger_ever_runs(world: dict[str, Any], walk: Walk, comp
             seconds=time.monotonic() - began, fields=len(world["filled"]), rows_with_a_payload=sum(world["filled"].values()),
             pages_opened=walk.visited.total(), kinds_of_payload_seen=len(walk.shown), times_seen=walk.places, scripts_run=0, requests_out=0,
         )  # fmt: skip
-
-
-def test_many_of_them_do_run_on_a_page_that_does_not_escape_them(browser: Browser) -> None:
-    """Without this the walk could look for what never happens."""
-    context, payloads, began = browser.new_context(), CORPUS if LONG else FEW[::2], time.monotonic()
-    context.add_init_script(HIT)
-    alive, asked = 0, list[str]()
-    context.route("**/*", lambda route: (asked.append(route.request.url), route.abort()))
-    for payload in payloads:
-        asked.clear()
-        lived = 0
-        for unsafe in UNSAFE:
-            page = context.new_page()
-            with suppress(Error):  # it went elsewhere meanwhile
-                page.set_content(unsafe.replace("@", payload), wait_until="commit")
-                page.wait_for_timeout(30)
-                lived += page.evaluate("document.querySelector('#it')?.click(), window.hits")
-            page.close()
-        alive += bool(lived or any(url.startswith(OUT) for url in asked))
-    context.close()
-    if LONG:
-        seconds = time.monotonic() - began
-        figure(
-            "T54", "the same texts on a page that does not escape them", n=len(payloads), seconds=seconds, ran_or_asked_for_something=alive
-        )
-    assert alive > 0.25 * len(payloads)
 
 
 def repeated() -> Iterator[str]:
