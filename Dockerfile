@@ -8,7 +8,9 @@ COPY requirements.lock /build/requirements.lock
 RUN python -m venv /opt/signalbox/venv \
     && /opt/signalbox/venv/bin/pip install --require-hashes --only-binary :all: -r /build/requirements.lock \
     && /opt/signalbox/venv/bin/pip uninstall --yes pip
-COPY manage.py pyproject.toml llms.txt /opt/signalbox/app/
+COPY manage.py /opt/signalbox/app/
+COPY pyproject.toml /opt/signalbox/app/
+COPY llms.txt /opt/signalbox/app/
 COPY examples /opt/signalbox/app/examples
 COPY tenants /opt/signalbox/app/tenants
 COPY tools /opt/signalbox/app/tools

@@ -21,7 +21,7 @@ from console import retention, rollups
 from console.apply import apply
 from console.doctor import examine
 from console.document import load
-from console.models import Delivery, Incident, IncidentRun, RunHour, TelemetrySent
+from console.models import BulkItem, Delivery, Incident, IncidentRun, RunHour, TelemetrySent
 from console.settings import ENGINE_URL
 from runs.intake import Order, submit
 from runs.models import (
@@ -63,6 +63,7 @@ STAYS = {
     Score: "a figure of its release",
     Case: "a case of its own, which says where it is from",
     MemoryItem: "kept for runs to come, until it expires",
+    BulkItem: "what a person did to many runs: ids and outcomes, no contents",
 }
 
 
