@@ -139,7 +139,7 @@ def test_two_ticked_runs_are_compared(stack: Stack, signed_in: SignedIn, ran: st
     page = signed_in("operator")
     page.goto("/runs/")
     compare = page.get_by_role("button", name="Compare two")
-    ticks = page.get_by_role("checkbox")
+    ticks = page.locator("input[name=run]")
     ticks.nth(0).check()
     expect(compare).to_be_disabled()
     ticks.nth(1).check()
