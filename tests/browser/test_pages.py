@@ -35,8 +35,10 @@ OF_ADMINS = ("/audit/", "/settings/members/", "/evals/from-run/{succeeded}/")
 TICKET = {"calls": [{"name": "create_ticket", "arguments": {"account_id": "acct_1001", "priority": "urgent", "summary": "Charged twice"}}]}
 SHIFTS = """
 window.shifted = 0;
-new PerformanceObserver(list => { for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted += shift.value })
-  .observe({ type: "layout-shift", buffered: true });
+window.movers = [];
+const moved = ({ node, previousRect: from, currentRect: to }) => `${node?.nodeName}#${node?.id}.${node?.className} y ${from.y}->${to.y} h ${from.height}->${to.height}`;
+const seen = shift => { window.shifted += shift.value; window.movers.push([shift.value, `at ${shift.startTime | 0} ms`, ...shift.sources.map(moved)]); };
+new PerformanceObserver(list => list.getEntries().filter(shift => !shift.hadRecentInput).forEach(seen)).observe({ type: "layout-shift", buffered: true });
 """
 STICKS_OUT = """() => [...document.querySelectorAll("body *")]
   .filter(el => el.getBoundingClientRect().right > innerWidth + 1 && !el.closest(".scroll-x"))
@@ -150,7 +152,7 @@ def test_nothing_jumps_while_two_hundred_events_arrive(told: Told, stack: Stack,
     if "waiting" in address:
         expect(page.locator("#tail .ev .q").last).to_have_text(f"#{last}")
     page.wait_for_timeout(1500)  # lists and charts follow at most once a second
-    assert page.evaluate("window.shifted") < 0.02
+    assert page.evaluate("window.shifted") < 0.02, page.evaluate("window.movers")
 
 
 def test_a_row_under_the_pointer_stays_where_it_is(told: Told, stack: Stack, signed_in: SignedIn) -> None:

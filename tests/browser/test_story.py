@@ -121,7 +121,7 @@ def test_whoever_started_a_run_is_told_that_somebody_else_must_decide(stack: Sta
 
 @pytest.mark.mission("P13.7")
 def test_a_restarted_web_process_costs_an_open_page_no_event(stack: Stack, signed_in: SignedIn, complaints: Complaints) -> None:
-    complaints.excuse(r"WebSocket connection to|net::ERR_CONNECTION_REFUSED|Failed to load resource")
+    complaints.excuse(r"WebSocket connection to|net::ERR_CONNECTION_REFUSED|Failed to load resource|Failed to fetch")
     run_id = stack.submit(COMPLAINT)
     stack.until(run_id, "waiting_approval")
     page = signed_in("approver")
