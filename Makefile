@@ -40,7 +40,7 @@ bench: $(V)/installed-dev ## figures of speed (PEERS=folder to run others beside
 
 chaos: $(V)/installed-dev ## the long form of the crash tests; all of it writes docs/reliability.md
 	@figures=$$(mktemp); trap 'rm -f "$$figures"' EXIT; \
-	CHAOS=1 SIGNALBOX_FIGURES="$$figures" $(V)/bin/pytest tests/crash tests/console/test_api_errors.py tests/console/test_rights.py tests/console/test_headers.py tests/runtime/test_rotation.py -s --timeout=900 $(ARGS); \
+	CHAOS=1 SIGNALBOX_FIGURES="$$figures" $(V)/bin/pytest tests/crash tests/console/test_api_errors.py tests/console/test_fuzzed_api.py tests/console/test_rights.py tests/console/test_headers.py tests/runtime/test_rotation.py tests/browser/test_payloads.py -s --timeout=900 $(ARGS); \
 	if [ -z "$(ARGS)" ]; then $(PY) -m tests.crash.figures "$$figures"; fi
 
 test-services: $(V)/installed-dev ## the tests that need a PostgreSQL 15 and a Redis, from Debian's packages

@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from console.api.registry import seen_by
 from console.incidents import book
+from console.templatetags.signalbox import plain
 from runs.evals import suites
 from runs.models import Agent, ModelDefinition
 from tenants.actors import Actor
@@ -67,4 +68,4 @@ def few(kind: Kind, text: str) -> "QuerySet[Any]":
 def entry(kind: Kind, row: Model) -> Found:
     label = str(getattr(row, kind.named))
     key = label if kind.named == "name" else str(row)
-    return Found(label, kind.group, reverse(kind.page, args=[key]), kind.icon)
+    return Found(plain(label), kind.group, reverse(kind.page, args=[key]), kind.icon)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -37,7 +38,7 @@ class Audit(APIView):
     @extend_schema(
         operation_id="list_audit", responses=answers({200: listed(ENTRY)}) | {(200, Lines.media_type): {"type": "string"}},
     )  # fmt: skip
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> Response | HttpResponse:
         """`?format=jsonl`: the same entries as lines, up to the same limit."""
         actor: Actor = request.auth  # type: ignore[assignment]
         query = request.query_params
@@ -46,4 +47,7 @@ class Audit(APIView):
         cursor = paging.number(query.get("cursor"), "cursor", LAST, 1, LAST)
         found, more = trail.page(rows, cursor, limit)
         headers = {"X-Next-Cursor": more} if more else None
-        return Response(paging.answer([trail.record(entry) for entry in found], more), headers=headers)
+        told = paging.answer([trail.record(entry) for entry in found], more)
+        if isinstance(request.accepted_renderer, Lines):  # REST framework takes the media type off an answer without a line
+            return HttpResponse(Lines().render(told), content_type=f"{Lines.media_type}; charset={Lines.charset}", headers=headers)
+        return Response(told, headers=headers)

@@ -32,6 +32,7 @@ from .schemas import ANY, NUMBER_OR_NULL, TEXT, WHOLE, answers
 from .schemas import record as shape
 
 AGO = re.compile(r"(\d{1,5})([hd])", re.ASCII)
+YEARS = range(1970, 9999)  # whose moments can be reckoned with in every zone
 MOST_POINTS = 2000
 LABELS = ("tenant", "agent", "release", "model", "tool", "failure_class")
 
@@ -168,7 +169,7 @@ def moment(field: str, text: str, now: datetime) -> datetime:
         found = parse_datetime(text)
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None:
+    if found is None or found.tzinfo is None or found.year not in YEARS:
         raise invalid(field, "Give a time such as 2026-05-01T00:00:00Z, or how long ago, such as 24h or 7d.")
     return found
 

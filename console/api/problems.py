@@ -7,11 +7,11 @@ from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 
+import psycopg
 import pydantic
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, JsonResponse
-from psycopg_pool import PoolTimeout
 from rest_framework import exceptions as drf
 
 from runs.spec import NotSupported
@@ -118,8 +118,14 @@ def _always(code: str, message: str, status: int, **fields: Any) -> Callable[[An
     return lambda _: Refused(code, message, status, **fields)
 
 
+def _internal(exc: InternalError) -> Refused | None:
+    return _database_away(exc) if getattr(exc.__cause__, "sqlstate", None) in CUT_OFF else None
+
+
+# PostgreSQL ends the connection with these (idle in a transaction, or too long a transaction) and counts them as internal errors.
+CUT_OFF = ("25P03", "25P04")
 _database_away = _always("database_unavailable", "The database does not answer just now. Try again.", 503, retry_after_s=2)
-TRANSLATIONS: tuple[tuple[type[Exception], Callable[[Any], Refused]], ...] = (  # the first that fits; children before parents
+TRANSLATIONS: tuple[tuple[type[Exception], Callable[[Any], Refused | None]], ...] = (  # the first that fits; children before parents
     (pydantic.ValidationError, _pydantic),
     (NotSupported, lambda exc: Refused("not_supported", f"{exc}.", 422, key=exc.key)),
     (drf.APIException, _drf),
@@ -130,5 +136,6 @@ TRANSLATIONS: tuple[tuple[type[Exception], Callable[[Any], Refused]], ...] = (  
     (DataError, _always("value_out_of_range", "A value is of a size or form that cannot be stored.", 400)),
     (OperationalError, _database_away),
     (InterfaceError, _database_away),
-    (PoolTimeout, _database_away),
+    (InternalError, _internal),
+    (psycopg.OperationalError, _database_away),  # past Django: from the pool
 )

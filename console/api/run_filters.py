@@ -1,7 +1,7 @@
 """The filters of `GET /runs`, which the pages of runs share: each turns its text into a condition, or refuses it by name."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, QuerySet
@@ -69,11 +69,11 @@ def is_id(text: str) -> bool:
 def moment(text: str, name: str) -> datetime:
     try:
         value = parse_datetime(text)
-    except ValueError:
-        value = None
-    if value is None or value.tzinfo is None:
-        raise Refused(f"bad_{name}", f"{name} must be a time like 2026-01-31T12:00:00Z.", 400)
-    return value
+        if value is not None and value.tzinfo is not None:
+            return value.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise Refused(f"bad_{name}", f"{name} must be a time like 2026-01-31T12:00:00Z.", 400)
 
 
 def micro(text: str) -> int:

@@ -84,8 +84,8 @@ EVENT = record(
 )  # fmt: skip
 STEP = record("", "role model", "step", calls=LIST)
 RUN = record(
-    "run_id tenant agent release state mode deadline_at cost_usd created_at", "outcome ended_at session paused_by",
-    "step max_steps seq release_number", "user last_error stop usage limits input output metadata action rehearsal fork_of",
+    "run_id tenant agent release state mode deadline_at cost_usd created_at", "outcome ended_at session paused_by rehearsal",
+    "step max_steps seq release_number", "user last_error stop usage limits input output metadata action fork_of",
     "cost_partial degraded cancel_requested", tools_called=TEXTS, tool_results=LIST, rungs=LIST, drafts=TEXTS,
 )  # fmt: skip
 RUNS = listed(RUN)
@@ -116,7 +116,11 @@ FORETOLD = DECIDED | {
     | record("tenant tool", "", "tool_version", "proposed", "offered", schema_errors=TEXTS)["properties"]
 }
 BACKTEST = record("backtest_id state started_by at", "tenant note", "days done total", "proposal result")
-DRAFT = record("draft_id run_id call_id tool effect args_text why created_at", wholes="step_id", objects="args decided")
+UNKNOWN = record(
+    "unknown_id run_id call_id tool state opened_at", "send_deadline next_probe_at result how settled_by evidence settled_at", "step_id",
+    "call", probes=LIST,
+)  # fmt: skip
+DRAFT = record("draft_id run_id call_id tool effect args_text why", "created_at", "step_id", "args decided")
 REASON = {
     "application/json": {"type": "object", "additionalProperties": False, "properties": {"reason": {"type": "string", "maxLength": 2000}}}
 }

@@ -16,6 +16,7 @@ from tenants.errors import NotFound, Refused
 from tenants.ids import decode
 
 from . import paging
+from .schemas import UNKNOWN, answers, listed
 
 
 class Resolution(BaseModel):
@@ -51,7 +52,7 @@ class Unknowns(APIView):
     @extend_schema(
         operation_id="list_unknowns",
         parameters=[OpenApiParameter(name, OpenApiTypes.STR) for name in ("state", "run_id", "cursor", "limit")],
-        responses={200: OpenApiTypes.OBJECT},
+        responses=answers({200: listed(UNKNOWN)}),
     )
     def get(self, request: Request) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
@@ -66,7 +67,7 @@ class Unknowns(APIView):
 
 
 class OneUnknown(APIView):
-    @extend_schema(operation_id="get_unknown", responses={200: OpenApiTypes.OBJECT})
+    @extend_schema(operation_id="get_unknown", responses=answers({200: UNKNOWN}))
     def get(self, request: Request, unknown_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]
         actor.need("runs:read")
@@ -77,7 +78,7 @@ class Resolve(APIView):
     @extend_schema(
         operation_id="resolve_unknown",
         request={"application/json": Resolution.model_json_schema()},
-        responses={200: OpenApiTypes.OBJECT},
+        responses=answers({200: UNKNOWN}),
     )
     def post(self, request: Request, unknown_id: str) -> Response:
         actor: Actor = request.auth  # type: ignore[assignment]

@@ -19,6 +19,7 @@ from console import deliveries, run_memory
 from console.api import paging
 from console.event_text import text, tone
 from console.status import look
+from console.templatetags.signalbox import plain
 from console.tracks import Event
 from console.waterfall import Waterfall, reveal
 from runs import drafts as kept
@@ -134,7 +135,7 @@ def head(request: HttpRequest, actor: Actor, run: Run) -> Context:
     title = run_facts.title_of(run.asked.text)
     return {
         "title": title,
-        "window_title": f"{look('run', run.state).label} · {run_facts.plain(title)}",
+        "window_title": f"{look('run', run.state).label} · {plain(title)}",
         "callouts": run_facts.callouts(run, actor),
         "gauges": run_limits.gauges(run, now),
         "took": (run.ended_at or now) - run.created_at,

@@ -16,7 +16,7 @@ from console import limits, retention
 from console.api import runs as api
 from console.status import look
 from console.switch_words import sentence
-from console.templatetags.signalbox import byte_count, is_hidden
+from console.templatetags.signalbox import byte_count
 from console.tracks import Call, Event
 from console.waterfall import Waterfall, draw
 from runs.models import Call as CallRow
@@ -104,11 +104,6 @@ def title_of(text: str) -> str:
     """The first line that says something, short enough for a heading."""
     line = next((line.strip() for line in text[:4000].splitlines() if line.strip()), "Untitled run")
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
-
-
-def plain(text: str) -> str:
-    """For places that take no markup, such as the window's title: what cannot be seen is replaced."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if is_hidden(character) else character for character in text)
 
 
 def text_payload(text: str, of: str) -> Payload:

@@ -165,6 +165,12 @@ def is_hidden(character: str) -> bool:
 
 
 @register.filter
+def plain(value: object) -> str:
+    """For places that take no markup, such as the window's title: what cannot be seen is replaced."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if is_hidden(character) else character for character in str(value))
+
+
+@register.filter
 def visible(value: object) -> SafeString:
     """Text that an agent or a stranger wrote, escaped, with every bidi, zero-width and control character spelt out.
 

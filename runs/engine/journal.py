@@ -38,8 +38,9 @@ SESSION = (
 )
 MAX_BATCH = 256
 BUSY_AGAIN_S = 0.005
-# SQLSTATE classes that say nothing about the entries: connection, serialisation, resources, shutdown, lock and statement timeouts.
-NOBODYS_FAULT = {"08", "40", "53", "57", "55P03", "25P03"}
+PAUSE_S = (0.05, 2.0)  # after the first failure that is nobody's fault, and at most: a full disk answers at once, each time
+# SQLSTATE classes that say nothing about the entries: connection, serialisation, resources, shutdown, files, lock and statement timeouts.
+NOBODYS_FAULT = {"08", "40", "53", "57", "58", "55P03", "25P03"}
 
 
 class Fault(Exception):
@@ -160,6 +161,7 @@ class Journal:
         self.wake = asyncio.Event()
         self.stopping = False
         self.flushes = self.entries = self.reconnects = 0
+        self.pause_s = PAUSE_S[0]
         self.connection: psycopg.AsyncConnection[Any] | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -227,6 +229,7 @@ class Journal:
         fp("in_flush")
         cursor = await self.connection.execute(STATEMENT, [values[name] for name in ORDER], prepare=True, binary=True)
         rows = await cursor.fetchall()
+        self.pause_s = PAUSE_S[0]
         fp("after_flush")
         return rows
 
@@ -249,6 +252,9 @@ class Journal:
         state = getattr(error, "sqlstate", None) or ""
         if self.connection.broken or self.connection.closed or {state, state[:2]} & NOBODYS_FAULT:
             self.queue[:0] = batch  # `entry` makes sending it all again safe, also when only the answer was lost
+            log.warning("journal: %d entries not written yet (%s), again in %.2f s", len(batch), str(error).strip(), self.pause_s)
+            await asyncio.sleep(self.pause_s)
+            self.pause_s = min(self.pause_s * 2, PAUSE_S[1])
             await self._reconnect()
         elif len(batch) == 1:
             if (done := batch[0].done) and not done.done():

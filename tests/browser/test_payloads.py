@@ -16,13 +16,14 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import psycopg
 import pytest
-from playwright.sync_api import BrowserContext, Page, Request
+from playwright.sync_api import BrowserContext, Page, Request, Route
 
 from tests.acceptance.stack import ROOT, Stack
 from tests.crash.figures import figure
 
+from .conftest import Complaints, SignedIn
 from .payload_world import MAKE
-from .payloads import CORPUS, FEW, MARK
+from .payloads import CORPUS, FEW, MARK, OUT
 from .test_pages import wider_than_the_window
 
 LONG = bool(os.environ.get("CHAOS"))
@@ -151,3 +152,34 @@ def one_of_each(world: dict[str, Any]) -> Iterator[str]:
     yield from (f"/tools/{world['word']}_tool_{number}/" for number in range(1, len(CORPUS), 12))
     yield from (f"/audit/{entry}/" for entry in world["rows"]["tenants_auditentry"][::16])
     yield from (f"/admin/{each}/" for each in ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("raw", "policy", "watched", "met"),
+    [
+        ("<script>hit()</script>", False, True, "ran"),
+        ("<img src='data:,' onerror='alert(1)'>", False, True, "ran"),
+        ("<script>alert('heard')</script>", False, False, "dialog: heard"),
+        (f"<img src='{OUT}/leak'>", False, True, f"asked for {OUT}/leak"),
+        ("<img src='data:,' onerror='hit()'>", True, True, "grew <img"),  # the policy of the page stops it: it is seen all the same
+        ("<iframe srcdoc='x'></iframe>", True, True, "grew <iframe"),
+        ("<p>hit() alert(1)</p>", False, True, ""),
+    ],
+)
+def test_a_payload_that_is_not_escaped_is_noticed(
+    stack: Stack, signed_in: SignedIn, complaints: Complaints, raw: str, policy: bool, watched: bool, met: str
+) -> None:
+    complaints.excuse("Failed to load resource|Content Security Policy|WebSocket")
+    page = signed_in("operator")
+    if watched:
+        page.add_init_script(HIT)
+
+    def unescaped(route: Route) -> None:
+        answer = route.fetch()
+        headers = {name: value for name, value in answer.headers.items() if policy or name != "content-security-policy"}
+        route.fulfill(response=answer, headers=headers, body=answer.text().replace("</main>", f"{raw}</main>"))
+
+    page.route("**/runbooks/", unescaped)
+    walk = Walk(page, stack.base_url)
+    walk.visit("/runbooks/")
+    assert any(met in each for each in walk.met) if met else walk.met == []

@@ -297,6 +297,10 @@ ROUTES = [str(p.pattern) for p in api_urls.urlpatterns if isinstance(p, URLPatte
 
 @pytest.fixture
 def ground(world: World) -> tuple[Caller, dict[str, str]]:
+    return furnished(world)
+
+
+def furnished(world: World) -> tuple[Caller, dict[str, str]]:
     """(a platform admin, what the parameters of addresses may be)"""
     connection.cursor().execute("set local idle_in_transaction_session_timeout = 0")  # one transaction lasts as long as all the bodies
     run, approval = waiting(world)

@@ -2,12 +2,13 @@
 
 import asyncio
 import uuid
+from itertools import pairwise
 from typing import Any
 
 import psycopg
 import pytest
 
-from runs.engine.journal import Entry, Fault, Journal, Planned
+from runs.engine.journal import PAUSE_S, Entry, Fault, Journal, Planned
 from runs.engine.statements import REGISTER
 
 from .world import World
@@ -28,6 +29,20 @@ class Lossy(Journal):
             await self.connection.close()
             raise psycopg.OperationalError("the answer was lost")
         return rows
+
+
+class Full(Journal):
+    """A database whose disk is full for the first four flushes. It answers at once."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.asked = list[float]()
+
+    async def _execute(self, batch: list[Entry]) -> list[Any]:
+        self.asked.append(asyncio.get_running_loop().time())
+        if len(self.asked) <= 4:
+            raise psycopg.errors.DiskFull("could not extend file: No space left on device")
+        return await super()._execute(batch)
 
 
 def entry(run: Any, number: int, fence: int = 1, **more: Any) -> Entry:
@@ -67,6 +82,17 @@ async def test_every_acknowledged_entry_is_there_once_although_answers_are_lost(
     assert set(verdicts) == {"ok", "already"} and journal.lost > 0
     assert await rows(world, "select count(*) from event where kind = 'plan_decided'") == [(600,)]
     assert await rows(world, "select count(*) from run where entry = 20 and seq = 21") == [(30,)]
+
+
+async def test_a_full_disk_is_asked_less_and_less_often_and_the_entry_is_written_once_there_is_room(world: World) -> None:
+    (run,) = await claimed(world, 1)
+    journal = Full(world.dsn)
+    await journal.start()
+    assert (await journal.write(entry(run, 1))).verdict == "ok"
+    waited = [after - before for before, after in pairwise(journal.asked)]
+    assert all(waited[n] >= PAUSE_S[0] * 2**n * 0.9 for n in range(4)), waited  # never sooner; later is the machine's load
+    assert (len(waited), journal.pause_s) == (4, PAUSE_S[0])
+    await journal.stop()
 
 
 async def test_a_superseded_fence_writes_nothing(world: World) -> None:
