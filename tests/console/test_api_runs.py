@@ -212,15 +212,15 @@ def test_each_filter_finds_its_runs_and_no_others(world: World, api: Caller) -> 
         ("release=7", "bad_release"),
         ("degraded=1", "bad_degraded"),
         ("q=%00", "unstorable_text"),
+        ("since=0001-01-01T00:00:00%2B14:00", "bad_since"),
+        ("until=9999-12-31T23:59:59-14:00", "bad_until"),
     ],
 )
 def test_a_filter_that_cannot_be_meant_is_refused_by_name(api: Caller, query: str, code: str) -> None:
     assert refusal(api.get(f"/runs?{query}")) == (400, code)
 
 
-@pytest.mark.parametrize(
-    "query", ["since=0001-01-01T00:00:00%2B14:00", "until=9999-12-31T23:59:59-14:00", "q=%ff%ed%a0%80", "state=,,", "q=%25_\\"]
-)
+@pytest.mark.parametrize("query", ["q=%ff%ed%a0%80", "state=,,", "q=%25_\\"])
 def test_an_odd_filter_finds_what_it_finds(api: Caller, query: str) -> None:
     assert api.get(f"/runs?{query}").status_code == 200
 
