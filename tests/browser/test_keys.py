@@ -143,7 +143,7 @@ def nothing_but_chords(page: Page, address: str) -> None:
     for key in ("a", "r", "e", "o", "j", "/", "?", "g", "o"):
         page.keyboard.press(key)
     assert page.locator("dialog[open]").count() == 0 and "/approvals/apr_" in page.url
-    palette(page, "keyboard")
+    expect(palette(page, "keyboard").get_by_role("option", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Enter")
     help_ = page.get_by_role("dialog", name="Keyboard shortcuts")
     expect(help_).to_contain_text("Single keys are off.")
