@@ -20,6 +20,7 @@ from typing import Any
 from console.postgres import Cluster
 from tests.bench import pages, report, validation
 from tests.bench.report import tell
+from tests.crash.figures import figure
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
@@ -41,6 +42,7 @@ def main() -> None:
         started(environment)
         with fake_server() as url:
             alone = engines(urls.owner, url, environment)
+        together(environment)
         in_flight(environment)
         late_steps(environment)
         approved(environment)
@@ -87,6 +89,20 @@ def engines(dsn: str, url: str, environment: dict[str, str]) -> list[float]:
     tell("S2", "processor time of the engine a durable step", f"{step_ms:.2f} ms", "0.45 ms", step_ms / 0.45)
     tell("S3", f"flushes a call, {TOGETHER} at once", f"{row['commits_per_call']:.2f}", "0.3", row["commits_per_call"] / 0.3)
     return [found["cpu_ms_per_call"] for found in figures["signalbox engine"]]
+
+
+def together(environment: dict[str, str]) -> None:
+    """T64: the processes that an installation on this machine has, with every guard on."""
+    began, rates = time.monotonic(), {1: list[float](), 2: list[float]()}
+    with fake_server() as url:
+        for _ in range(ROUNDS):
+            for engines, found in rates.items():
+                script = [sys.executable, "-m", "tests.bench.two_engines", url, str(RUNS), str(engines)]
+                found.append(run(script, environment)["runs_per_s"])
+    one, two = (statistics.median(found) for found in rates.values())
+    tell("T64", "runs a second of two engine processes, all guards on, beside one", f"{two:.0f} / {one:.0f} = {two / one:.2f}x")
+    figure("T64", "runs a second with every guard on, two engine processes on two cores beside servers and database", n=RUNS * ROUNDS * 2,
+           seconds=time.monotonic() - began, two_engines=round(two), one_engine=round(one))  # fmt: skip
 
 
 def in_flight(environment: dict[str, str]) -> None:
