@@ -123,7 +123,7 @@ def prepared(client: Any) -> dict[str, str]:
     from tenants.scope import ALL, tenant_scope
 
     about = {"is_platform_admin": True, "is_superuser": True, "is_staff": True}
-    root, _ = User.objects.get_or_create(username="bench", defaults=about)
+    root, _ = User.objects.get_or_create(username="bench-platform", defaults=about)  # "bench" may be an operator
     client.force_login(root)
     with tenant_scope(ALL):
         some = Run.objects.filter(outcome="completed").order_by("-id")[200]

@@ -7,7 +7,6 @@ from django.db import connection
 
 from console.doctor import Finding, examine
 
-
 SWEPT_S = 2.5  # engines sweep once a second: what they close by then (an approval of a run that just ended) was no fault
 
 

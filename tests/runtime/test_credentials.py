@@ -56,7 +56,11 @@ def test_a_swap_of_rows_within_a_tenant_opens_neither(acme: Tenant) -> None:
     assert list(credentials.unreadable()) == ["acme/desk"]
 
 
-@pytest.mark.parametrize("spoil", [lambda s: s[:-1], lambda s: b"", lambda s: s[:40] + (b"B" if s[40:41] == b"A" else b"A") + s[41:], lambda s: b"\xff\x00"])
+def other_byte(sealed: bytes) -> bytes:
+    return sealed[:40] + (b"B" if sealed[40:41] == b"A" else b"A") + sealed[41:]
+
+
+@pytest.mark.parametrize("spoil", [lambda s: s[:-1], lambda s: b"", other_byte, lambda s: b"\xff\x00"])
 def test_a_failure_tells_neither_the_secret_nor_the_sealed_value(settings, spoil) -> None:
     settings.SEALING_KEYS = Fernet.generate_key().decode()
     sealed = spoil(credentials.seal(A, "desk", CANARY))
