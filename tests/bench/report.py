@@ -30,9 +30,14 @@ S11 is told in [reliability](reliability.md), T14, together with what happens to
 
 ## What stands in the way
 
-- S1, S4, S5: the profile of an engine is flat. Of its processor time about 40 % is HTTP (httpx's request and headers, aiohttp's client),
+- S1, S2: the profile of an engine is flat. Of its processor time about 40 % is HTTP (httpx's request and headers, aiohttp's client),
   25 % the journal (packing arrays, sending them), the rest the loop, JSON, schemas and the rulings of policy. PostgreSQL, the fake servers
   and the engine share the same two cores, so an engine alone on a core does better than these rows.
+- S4: a host that an engine has not met is asked ten calls at once, and twice as many with each answer's time. That pace spares hosts that
+  come back from an outage, and it is why the row of an unknown host is not at the goal.
+- S6: a model is sent its whole conversation at every step. Each message is encoded once, but the bytes on the wire still grow with it.
+- S9: between the yes and the request lie a wake-up, a claim, the reading of the run's rows and the transaction that looks at the approval
+  once more and uses it up, one after another.
 - Series of 30 days read 720 hours of every agent and tool before they are added up in Python.
 - `/metrics` adds up all hours that are kept, however old: its time grows with the age of the installation.
 """
