@@ -13,6 +13,16 @@ from .conftest import Complaints, SignedIn, tell
 COMPLAINT = "URGENT: I was charged twice on acct_1001"
 HIDDEN = "Object.defineProperty(document, 'hidden', { get: () => window.away === true })"
 SELECT = "tail => getSelection().selectAllChildren(tail.lastElementChild)"
+# Where it is once twenty pictures in a row have shown it there: a wheel and a key scroll it over some of them.
+AT_REST = """tail => new Promise(done => {
+    let top = tail.scrollTop, same = 0
+    const look = () => {
+        same = tail.scrollTop === top ? same + 1 : 0
+        top = tail.scrollTop
+        same < 20 ? requestAnimationFrame(look) : done(top)
+    }
+    look()
+})"""
 
 
 class Line:
@@ -116,7 +126,7 @@ def test_any_look_back_holds_the_tail_and_its_end_follows_again(stack: Stack, si
     for way in ways:
         way()
         page.wait_for_timeout(150)
-        top = tail.evaluate("tail => tail.scrollTop")
+        top = tail.evaluate(AT_REST)
         tell(stack, waiting, 3)
         expect(pill).to_have_text("Paused, 3 new. Follow")
         assert tail.evaluate("tail => tail.scrollTop") == top
