@@ -46,6 +46,9 @@ new PerformanceObserver(list => list.getEntries().filter(shift => !shift.hadRece
 STICKS_OUT = """() => [...document.querySelectorAll("body *")]
   .filter(el => el.getBoundingClientRect().right > innerWidth + 1 && !el.closest(".scroll-x"))
   .slice(0, 5).map(el => `${el.localName}#${el.id}.${el.className}`)"""
+CUT_OFF = """() => [...document.querySelectorAll("main :is(a, button, input, select, textarea)")]
+  .filter(el => !el.closest(".scroll-x") && el.checkVisibility() && el.getBoundingClientRect().left < 0)
+  .map(el => `cut off at the left: ${el.outerHTML.slice(0, 80)}`)"""
 UNMARKED = """() => {
   const at = document.activeElement, css = getComputedStyle(at);
   if (at === document.body) return "";
@@ -107,10 +110,10 @@ def opened(page: Page, address: str) -> None:
 
 
 def wider_than_the_window(page: Page) -> list[str]:
-    """What sticks out once everything has settled: charts follow a new width a moment later."""
+    """What sticks out, or cannot be scrolled to, once everything has settled: charts follow a new width a moment later."""
     for _ in range(30):
         if page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
-            return []
+            return page.evaluate(CUT_OFF)
         page.wait_for_timeout(100)
     return [f"scrolls sideways: {page.evaluate(STICKS_OUT)}"]
 
