@@ -17,7 +17,7 @@ alone=(tests/crash tests/runtime/test_circuits.py tests/runtime/test_fair_claims
 codes=()
 part() { local code=0; run "$@" || code=$?; codes+=("$code"); }
 part tests "${alone[@]/#/--ignore=}" --ignore=tests/browser --ignore=tests/acceptance -n 2 --dist loadfile "$@"
-part tests/browser -n 2 --dist loadgroup --reruns 1 "$@"  # a browser on a crowded machine; the closing line counts what ran twice
+part tests/browser -n 2 --dist loadgroup "$@"
 part "${stories[@]}" -n 2 --dist loadfile "$@"
 part "${alone[@]}" "${stories[@]/#/--ignore=}" "$@"
 worst=5  # pytest's word for a selection without a test: it stands only if no part had any
