@@ -11,13 +11,16 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 
 from tenants.errors import Refused
-from tenants.models import User
+from tenants.models import Tenant, User
 from tenants.rate_limits import SECONDS, Buckets, Rate, Taken
 
-READ, WRITE, START, SIGN_IN = "read", "write", "start", "sign_in"
+READ, WRITE, START, SIGN_IN, TENANT = "read", "write", "start", "sign_in", "tenant"
 SAFE = ("GET", "HEAD", "OPTIONS")
 STARTS = re.compile(r"(?:/api/v1)?/runs(?:|/|/new/|/[^/]+/(?:retry|fork)/?)")
-WORDS = {READ: "read", WRITE: "change things", START: "start runs", SIGN_IN: "try to sign in"}
+WORDS = {
+    READ: "You may read", WRITE: "You may change things", START: "You may start runs", SIGN_IN: "You may try to sign in",
+    TENANT: "All keys and people of your tenant together may ask",
+}  # fmt: skip
 buckets = Buckets()
 
 
@@ -36,8 +39,10 @@ def person(user: User) -> str:
     return f"person {user.pk}"
 
 
-def charge(request: HttpRequest, who: str) -> None:
-    """One request of `who`, a key or a person. Raises Refused 429 `rate_limited`."""
+def charge(request: HttpRequest, who: str, tenant: Tenant | None = None) -> None:
+    """One request of `who`, a key or a person, and of the tenant that it is made in. Raises Refused 429 `rate_limited`."""
+    if tenant is not None:
+        take(request, TENANT, str(tenant.id))
     take(request, kind_of(request.method, request.path), who)
 
 
@@ -57,7 +62,7 @@ def take(request: HttpRequest, kind: str, who: str) -> None:
         raise Refused("rate_limit_unavailable", "Nobody can sign in just now. Try again.", 503, retry_after_s=2) from error
     request.rate_limit = headers(kind, rate, taken)  # type: ignore[attr-defined]
     if not taken.given:
-        message = f"You may {WORDS[kind]} {per_s:g} times a second. Wait as long as Retry-After says."
+        message = f"{WORDS[kind]} {per_s:g} times a second. Wait as long as Retry-After says."
         raise Refused("rate_limited", message, 429, kind=kind, per_second=per_s, retry_after_s=round(taken.wait_s, 3))
 
 

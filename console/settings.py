@@ -240,11 +240,13 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
 }
 
-# Requests a second of one API key or one person, and tries at signing in from one address; ten seconds' worth at once. 0: no limit.
+# Requests a second of one API key or one person, of a tenant's together, and tries at signing in from one address; ten seconds' worth at
+# once. 0: no limit.
 RATE_LIMITS = {
     "read": float(os.environ.get("SIGNALBOX_RATE_READ") or 300),
     "write": float(os.environ.get("SIGNALBOX_RATE_WRITE") or 100),
     "start": float(os.environ.get("SIGNALBOX_RATE_START") or 100),
+    "tenant": float(os.environ.get("SIGNALBOX_RATE_TENANT") or 1000),
     "sign_in": float(os.environ.get("SIGNALBOX_RATE_SIGN_IN") or 5),
 }
 

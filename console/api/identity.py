@@ -82,7 +82,7 @@ def _by_key(request: HttpRequest) -> Actor | None:
     allows = partial(allowlists.admits, request.META.get("REMOTE_ADDR", ""))
     actor = keys.verify(token.strip(), beside="allowlist", allows=allows)
     actor = known(replace(actor, request_id=getattr(request, "request_id", "")))
-    rates.charge(request, rates.key(token))
+    rates.charge(request, rates.key(token), actor.tenant)
     return actor
 
 
@@ -95,7 +95,7 @@ def _by_session(request: HttpRequest) -> Actor | None:
         raise Refused("second_factor_needed", "Set up a second factor first, under Settings > Security.", 403)
     sessions.touch(request)
     actor = known(actor_for(user, request.session.get(SESSION_TENANT), getattr(request, "request_id", "")))
-    rates.charge(request, rates.person(user))
+    rates.charge(request, rates.person(user), actor.tenant)
     return actor
 
 

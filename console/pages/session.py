@@ -66,7 +66,7 @@ def signed_in(view: View[P]) -> View[P]:
         request.actor = actor  # type: ignore[attr-defined]
         request.choice = preferences.of(request.session)  # type: ignore[attr-defined]
         try:
-            rates.charge(request, rates.person(user))
+            rates.charge(request, rates.person(user), actor.tenant)
             with preferences.shown_as(request.choice):  # type: ignore[attr-defined]
                 return view(request, *args, **kwargs)
         except NotFound:

@@ -111,6 +111,20 @@ def test_a_burst_is_answered_429_with_when_to_come_back_and_nobody_else_notices(
     assert people == {200}
 
 
+def test_what_a_tenants_keys_and_people_do_counts_together_and_another_tenant_does_not_notice(db: None, settings: Any) -> None:
+    limited(settings, tenant=0.4, read=300)
+    world = make_world()
+    keys, page = (caller(world.operator), caller(world.approver)), browser(world.operator)
+    other = caller(person(Tenant.objects.create(slug="globex"), "olga", "operator"))
+    statuses = [keys[0].get("/runs").status_code, keys[1].get("/runs").status_code, page.get("/tools/").status_code]
+    answer = keys[1].get("/runs")
+    statuses += [answer.status_code, (refused := keys[0].get("/approvals")).status_code, page.get("/tools/").status_code]
+    assert statuses == [200, 200, 200, 200, 429, 429]
+    assert answer["RateLimit-Policy"].startswith('"read"') and refused["RateLimit-Policy"] == '"tenant";q=4;w=10'
+    assert refusal(refused) == (429, "rate_limited") and "of your tenant" in refused.json()["detail"]
+    assert other.get("/runs").status_code == 200
+
+
 def test_pages_and_the_admin_count_by_person(db: None, settings: Any) -> None:
     limited(settings, read=0.2)
     world = make_world()
