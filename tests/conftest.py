@@ -73,6 +73,7 @@ def django_db_setup(request: pytest.FixtureRequest, django_test_environment: Non
     with django_db_blocker.unblock():
         call_command("migrate", database="owner", interactive=False, verbosity=0)
         connections.close_all()
+    made.keep()
     made.remember_seeds()
     yield
     with django_db_blocker.unblock():

@@ -12,11 +12,11 @@ if [ "${paths[*]}" != tests ]; then
   run "${paths[@]}" "$@"
   exit
 fi
-stories=(tests/acceptance tests/crash/test_{restore,webhooks,model_checker,approvals,approval_people,approval_drift}.py)
-alone=(tests/crash tests/runtime/test_circuits.py tests/runtime/test_fair_claims.py tests/runtime/test_deadlines.py)
+stories=(tests/acceptance tests/runtime/test_circuits.py tests/crash/test_{restore,webhooks,model_checker,approvals,approval_people,approval_drift}.py)
+alone=(tests/crash tests/runtime/test_fair_claims.py tests/runtime/test_deadlines.py)
 codes=()
 part() { local code=0; run "$@" || code=$?; codes+=("$code"); }
-part tests "${alone[@]/#/--ignore=}" --ignore=tests/browser --ignore=tests/acceptance -n 2 --dist loadfile "$@"
+part tests "${alone[@]/#/--ignore=}" "${stories[@]/#/--ignore=}" --ignore=tests/browser -n 2 --dist loadfile "$@"
 part tests/browser -n 2 --dist loadgroup "$@"
 part "${stories[@]}" -n 2 --dist loadfile "$@"
 part "${alone[@]}" "${stories[@]/#/--ignore=}" "$@"

@@ -22,6 +22,7 @@ from psycopg import sql
 from console import ports
 from console.postgres import Urls
 from console.supervision import programs
+from tests.database import MIGRATED
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_S = 90
@@ -98,9 +99,8 @@ class Stack:
     def up(self) -> None:
         """Raises RuntimeError with the ends of the logs when it does not come up; nothing is left running then."""
         try:
-            with psycopg.connect(self.maintenance, autocommit=True) as connection:
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(self.database)))
-            self.manage("migrate", "--database", "owner", "-v0")
+            if not self._copied():
+                self.manage("migrate", "--database", "owner", "-v0")
             self.manage("demo")
             self.python(STATIC)
             self.dev = json.loads((self.home / "dev.json").read_text())
@@ -110,6 +110,15 @@ class Stack:
         except BaseException:
             self.down()
             raise
+
+    def _copied(self) -> bool:
+        """The database is a copy of the migrated one, where there is one and this checkout runs; else it is empty."""
+        name, migrated = sql.Identifier(self.database), urlsplit(self.maintenance).path[1:] + MIGRATED
+        with psycopg.connect(self.maintenance, autocommit=True) as connection:
+            kept = self.root == ROOT and connection.execute("select from pg_database where datname = %s", [migrated]).fetchone() is not None
+            template = sql.SQL(" template {}").format(sql.Identifier(migrated)) if kept else sql.SQL("")
+            connection.execute(sql.SQL("create database {}").format(name) + template)
+        return kept
 
     def down(self) -> None:
         """Every process we started ends, by its pid; then database and folder go."""

@@ -16,6 +16,7 @@ import pytest
 from websockets.sync.client import connect
 
 from console.row_security import GUARDED, Own
+from tests.conftest import ground
 
 from .crawl import FURNISH, ULID, Caller, Route, Sample, marks, of_admin, routes, samples
 from .stack import Stack
@@ -33,6 +34,15 @@ BODIES: dict[str, dict[str, Any]] = {  # the end of the address -> what it takes
 }  # fmt: skip
 # Not walked with a body: they end the session that walks, or change the sandbox for everybody else's tests.
 ONLY_READ = ("/sign-out/", "/demo/", "/admin/logout/")
+
+
+@pytest.fixture(scope="module")
+def stack(request: pytest.FixtureRequest, django_db_setup: None) -> Iterator[Stack]:
+    """An installation of its own: the doctor, whom others ask, finds rows faulty that only stand for something."""
+    made = Stack(request.config.stash[ground].urls)
+    made.up()
+    yield made
+    made.down()
 
 
 @pytest.fixture(scope="module")
