@@ -10,12 +10,13 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from tenants import audit
 from tenants.actors import Actor
 from tenants.errors import NotFound, Refused
+from tools.definitions import ErrorClass
 from tools.models import ToolVersion
 
 from .events import Kind, event
@@ -23,7 +24,8 @@ from .failpoints import fp
 from .history import append
 from .models import Call, Observation, Run, UnknownWrite
 from .resume import requeue
-from .states import CallState, RunState
+from .retries import MAX_SENDS
+from .states import OWNED, CallState, RunState
 
 How, Result = UnknownWrite.How, UnknownWrite.Result
 EVIDENCE_MAX = 4000
@@ -74,15 +76,34 @@ def observe(tenant_id: UUID, run_id: UUID, fence: int, seen: list[dict[str, Any]
 
 
 def use_late_evidence() -> int:
-    """Close the open cases whose answer was seen after all; how many."""
+    """Close the open cases of which an engine that lost the run knows for certain what happened; how many."""
     closed = 0
-    evidence_of = Observation.objects.filter(run_id=OuterRef("run_id"), step=OuterRef("step"), ord=OuterRef("ord"), applied=True)
-    for case in UnknownWrite.objects.filter(Exists(evidence_of), result="").order_by("id")[:100]:
-        seen = Observation.objects.filter(run_id=case.run_id, step=case.step, ord=case.ord, applied=True).order_by("id").first()
+    certain = conclusive().filter(run_id=OuterRef("run_id"), step=OuterRef("step"), ord=OuterRef("ord"))
+    at_work = Run.objects.filter(id=OuterRef("run_id"), state__in=OWNED)
+    for case in UnknownWrite.objects.filter(Exists(certain), ~Exists(at_work), result="").order_by("id")[:100]:
+        seen = conclusive().filter(run_id=case.run_id, step=case.step, ord=case.ord).order_by("-applied", "id").first()
         if seen is not None:
-            evidence = f"The answer to send {seen.attempt} arrived at an engine that no longer owned the run."
-            closed += settle(case.id, Settlement(Result.APPLIED, How.LATE_EVIDENCE, evidence, seen.result))
+            closed += settle(case.id, as_settled(seen))
     return closed
+
+
+def conclusive() -> QuerySet[Observation]:
+    """That it was applied holds for any send. That one was not says nothing of the others: it has to be the one that was lost."""
+    lost = Call.objects.filter(
+        run_id=OuterRef("run_id"), step=OuterRef("step"), ord=OuterRef("ord"), attempt=OuterRef("attempt"), error_class=LOST
+    )
+    return Observation.objects.filter(Q(applied=True) | Q(Exists(lost), applied=False))
+
+
+def as_settled(seen: Observation) -> Settlement:
+    if seen.applied:
+        evidence = f"The answer to send {seen.attempt} arrived at an engine that no longer owned the run."
+        return Settlement(Result.APPLIED, How.LATE_EVIDENCE, evidence, seen.result)
+    if seen.error_class == ErrorClass.NOT_SENT:
+        evidence = f"Send {seen.attempt} was never made: the engine that had committed it no longer owned the run."
+        return Settlement(Result.NOT_APPLIED, How.LATE_EVIDENCE, evidence, resend=seen.attempt < MAX_SENDS)
+    evidence = f"Send {seen.attempt} was refused, as an engine saw that no longer owned the run."
+    return Settlement(Result.NOT_APPLIED, How.LATE_EVIDENCE, evidence, seen.result)
 
 
 def claim_probe() -> UUID | None:
@@ -156,6 +177,8 @@ def resolve(actor: Actor, case_id: UUID, *, result: str, evidence: str, resend: 
     said = Settlement(result, How.PERSON, evidence.replace("\0", "\N{REPLACEMENT CHARACTER}")[:EVIDENCE_MAX], resend=resend)
     if not settle(case.id, said, actor):
         current = UnknownWrite.objects.get(id=case.id)
+        if not current.result:
+            raise Refused("too_early", "The run is at work on its other calls. Try again when it waits.", 409, retry_after_s=1)
         message = f"It was settled already: {current.result}, by {current.settled_by or current.how}."
         raise Refused("already_settled", message, 409, result=current.result, how=current.how, by=current.settled_by)
     return UnknownWrite.objects.get(id=case.id)
@@ -163,9 +186,11 @@ def resolve(actor: Actor, case_id: UUID, *, result: str, evidence: str, resend: 
 
 @transaction.atomic
 def settle(case_id: UUID, said: Settlement, actor: Actor | None = None) -> bool:
-    """Close the case, move the call, and let the run go on when none of its writes is unknown any more. False: closed already."""
+    """Close the case, move the call, and let the run go on when none of its writes is unknown any more. False: closed, or not now."""
     case = UnknownWrite.objects.get(id=case_id)
     run = Run.objects.select_for_update(no_key=True).get(id=case.run_id)
+    if run.state in OWNED:  # its engine believes the call unknown until it parks: it would wait for what was settled already
+        return False
     by = actor.user.username if actor else ""
     closed = UnknownWrite.objects.filter(id=case_id, result="").update(
         result=said.result, how=said.how, settled_by=by, evidence=said.evidence, settled_at=Now(), next_probe_at=None
@@ -200,5 +225,5 @@ def move_call(case: UnknownWrite, said: Settlement) -> bool:
         decision = {**(rows.values_list("decision", flat=True).first() or {}), "resend": True}
         moved = rows.update(state=CallState.FAILED_NOT_APPLIED, result=None, approval_id=None, decision=decision, ended_at=Now())
         return bool(moved)
-    data = {"ok": False, "error_type": "not_applied", "message": "The outcome was unknown for a while: it was not applied."}
+    data = said.data or {"ok": False, "error_type": "not_applied", "message": "The outcome was unknown for a while: it was not applied."}
     return bool(rows.update(state=CallState.FAILED_NOT_APPLIED, result=data, ended_at=Now()))

@@ -36,7 +36,7 @@ Context = dict[str, Any]
 Result, How = UnknownWrite.Result, UnknownWrite.How
 LISTED = 50  # cases in the list
 MAY_SETTLE = NEEDS["approvals:decide"]
-HOW = {How.PERSON: "by a person", How.VERIFIED: "by the tool's own check", How.LATE_EVIDENCE: "by its answer, which came late"}
+HOW = {How.PERSON: "by a person", How.VERIFIED: "by the tool's own check", How.LATE_EVIDENCE: "by what its engine saw, told late"}
 
 SILENCE = {  # error class of the call -> why nobody knows
     reconcile.LOST: "the engine that sent it never said what came of it",

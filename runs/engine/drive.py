@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 
+from django.db import DatabaseError
+
 from runs import reconcile, retries, signoff
 from runs.budgets import Stop
 from runs.events import Kind, event
@@ -27,6 +29,7 @@ from .services import Services
 
 log = logging.getLogger(__name__)
 PARK_ABOVE_S = 2.0  # a longer back-off lets go of the run
+TESTIFY_AGAIN_S = (0.5, 2.0, 5.0, 10.0)
 QUARANTINE_AFTER = 3  # takeovers in a row without progress
 
 
@@ -43,11 +46,22 @@ async def drive(f: Flight, e: Services) -> bool:
         return True
     except Stale:
         log.info("run %s belongs to another engine now", f.run_id)
-        if f.seen:  # an answer that came too late to be committed: evidence for whoever settles the call
-            await e.orm(reconcile.observe, f.tenant, f.id, f.fence, f.seen)
+        if f.seen:
+            await testify(f, e)
         return False
     except Fault as fault:
         return await end_faulty(f, e, fault)
+
+
+async def testify(f: Flight, e: Services) -> None:
+    """What no commit holds is evidence for whoever settles the call. A database in trouble, which may be why, gets some time."""
+    for pause in TESTIFY_AGAIN_S:
+        try:
+            return await e.orm(reconcile.observe, f.tenant, f.id, f.fence, f.seen)
+        except DatabaseError as error:
+            log.warning("run %s: what was seen is not recorded yet (%s)", f.run_id, str(error).strip())
+            await asyncio.sleep(pause)
+    await e.orm(reconcile.observe, f.tenant, f.id, f.fence, f.seen)
 
 
 async def stood_aside(f: Flight) -> bool:

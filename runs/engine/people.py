@@ -100,7 +100,7 @@ async def dispatch_now(f: Flight, e: Services, turn: Turn, call: ToolCall, place
     f.used.tool_calls += call.attempt == 1
     f.used.writes += definition.mutating and call.attempt == 1
     fp("after_consume")
-    f.lease.check()
+    tool_call.check_lease(f, turn, call)
     fp("before_approved_socket")
     result = await tool_call.send(f, e, turn, call, timeout - (time.monotonic() - began), place)
     fp("after_approved_answer")

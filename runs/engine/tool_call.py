@@ -16,10 +16,12 @@ from . import effects, facts, holds, memory_call
 from .circuits import Place
 from .flight import JSON, Flight, ToolCall, Turn
 from .journal import Changed
+from .lease import Stale
 from .rulings import Ruling, apply, digest_of, idem_key, intend, rule
 from .services import Services
 
 NEVER_SENT = "Not sent: this run changes nothing."
+LEASE_OVER = "Not sent: the engine's lease was over."
 
 
 def open_calls(turn: Turn) -> None:
@@ -63,7 +65,7 @@ async def dispatch(f: Flight, e: Services, turn: Turn, rulings: list[Ruling], wa
     sends = [r for r in rulings if r.timeout is not None]
     if sends:
         fp("after_dispatch_commit")
-        f.lease.check()
+        check_lease(f, turn, *(r.call for r in sends))
         fp("before_socket")
         spent = time.monotonic() - began  # the deadline that was committed runs since then: who was frozen here sends nothing
         results = await asyncio.gather(*(send(f, e, turn, r.call, (r.timeout or 0.0) - spent, ways.places[r.call.ord]) for r in sends))
@@ -71,6 +73,17 @@ async def dispatch(f: Flight, e: Services, turn: Turn, rulings: list[Ruling], wa
         for r, result in zip(sends, results, strict=True):
             absorb(f, e, turn, r.call, result)
     return True
+
+
+def check_lease(f: Flight, turn: Turn, *calls: ToolCall) -> None:
+    """Between a committed intent and its socket. Raises Stale, and keeps what nobody else can know: these were not sent."""
+    if f.lease.holds:
+        return
+    for call in calls:
+        if f.release.tools[call.name].mutating:
+            call.error = ErrorClass.NOT_SENT
+            f.note(turn, call, {"ok": False, "error_type": call.error.value, "message": LEASE_OVER}, False)
+    raise Stale
 
 
 async def send(f: Flight, e: Services, turn: Turn, call: ToolCall, timeout: float, place: Place) -> ToolResult:

@@ -47,6 +47,7 @@ class Guards:
     stable_key: bool = True  # every send of a call carries the same key
     run_lock: bool = True  # people's transactions lock the run
     quiescence: bool = True  # "not applied" is only said when nothing can be on its way
+    this_send: bool = True  # that a send was never made settles that send, and no later one
     orphans: bool = True  # an engine takes its own run again when its coroutine has ended early
 
 
@@ -75,6 +76,7 @@ class Flight(NamedTuple):
     cancel: bool = False
     kept: bool = True  # the lease, since before the commit
     wrong: str = ""  # history: why what was dispatched should not have been
+    attempt: int = 0  # which send of the unkeyed write this is
 
 
 class Engine(NamedTuple):
@@ -101,6 +103,8 @@ class State(NamedTuple):
     replies: frozenset[tuple[int, int]] = frozenset()  # (call, engine)
     keys: frozenset[int] = frozenset()  # keys under which the keyed write was applied
     effects: int = 0  # of the unkeyed write
+    attempt: int = 0  # the last send of it that has an intent
+    unsent: int = 0  # the send that, as its engine says, was never made
     person: tuple[str, Rows, str] | None = None  # a transaction that has looked (rows, run) and has not written yet
     left: Faults = Faults()
     bad: str = ""
@@ -260,9 +264,10 @@ def written(s: State, e: int, f: Flight, g: Guards) -> State:
         approval = PENDING
     elif plan[UNKEYED] in (C.BLOCKED, C.ABANDONED) and approval in ASKING:
         approval = VOID
+    attempt = s.attempt + (f.call == UNKEYED)
     new = s._replace(rows=moved(s.rows, plan), run=run, entry=s.entry + 1, approval=approval, hold=f.call in (KEYED, UNKEYED),
-                     owner=e if run in OWNED else NOTHING)  # fmt: skip
-    return put(new, e, flight=f._replace(at=UNREAD, cancel=s.cancel, wrong=wrong))
+                     owner=e if run in OWNED else NOTHING, attempt=attempt)  # fmt: skip
+    return put(new, e, flight=f._replace(at=UNREAD, cancel=s.cancel, wrong=wrong, attempt=attempt))
 
 
 def read_answer(s: State, e: int, g: Guards) -> Iterator[State]:
@@ -284,7 +289,7 @@ def send(s: State, e: int, g: Guards) -> Iterator[State]:
     if f is None or f.at != GO:
         return
     if g.lease_check and not (s.engines[e].lease and (f.kept or not g.lease_kept)):
-        yield put(s, e, flight=None)
+        yield put(s._replace(unsent=f.attempt) if f.call == UNKEYED else s, e, flight=None)
         return
     sent = s._replace(wire=s.wire | {(f.call, e, 0 if g.stable_key else f.fence)}, bad=wrong_to_send(s, f))
     yield put(sent, e, flight=f._replace(at=WAIT, wrong=""))
@@ -457,6 +462,14 @@ def reconcile(s: State, g: Guards) -> Iterator[State]:
             yield s._replace(rows=rows, run=s.run if C.UNKNOWN in rows else run_to(s, R.QUEUED))
 
 
+def use_testimony(s: State, g: Guards) -> Iterator[State]:
+    """The engine that had committed the unknown send knows that it never made it: nothing can be on the wire, nobody needs to wait."""
+    known = s.unsent and (s.unsent == s.attempt or not g.this_send)
+    if known and s.run == R.NEEDS_RECONCILIATION and s.rows[UNKEYED] == C.UNKNOWN and not locked(s, g):
+        rows = moved(s.rows, with_row(s.rows, UNKEYED, C.FAILED_NOT_APPLIED))
+        yield s._replace(rows=rows, unsent=0, run=s.run if C.UNKNOWN in rows else run_to(s, R.QUEUED))
+
+
 # what must hold -------------------------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +495,7 @@ BY_ENGINE: tuple[Callable[[State, int, Guards], Iterator[State]], ...] = (
 )  # fmt: skip
 BY_WORLD: tuple[Callable[[State, Guards], Iterator[State]], ...] = (
     hold_passes, server_applies, lose_message, look_to_approve, look_to_cancel, finish, reject, expire, revoke, deny, reconcile,
+    use_testimony,
 )  # fmt: skip
 
 

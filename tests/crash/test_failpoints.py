@@ -67,9 +67,9 @@ CASES = [
     Place("after_model_answer", 1, OK, OK),
     Place("before_dispatch_commit", 1, OK, OK),  # decision and intent are one entry
     Place("in_flush", 2, OK, OK),
-    Place("after_flush", 2, UNKNOWN, UNKNOWN),  # durable, and never sent: indistinguishable from sent
-    Place("after_dispatch_commit", 1, UNKNOWN, UNKNOWN),  # awake again, the lease check forbids the send
-    Place("before_socket", 1, UNKNOWN, UNKNOWN),  # awake again, the time of the send is over
+    Place("after_flush", 2, UNKNOWN, OK),  # durable, and never sent: indistinguishable from sent, until its engine is awake to say so
+    Place("after_dispatch_commit", 1, UNKNOWN, OK),  # awake again, the lease check forbids the send
+    Place("before_socket", 1, UNKNOWN, OK),  # awake again, the time of the send is over
     Place("after_answer", 1, UNKNOWN, OK),  # awake again, its answer is late evidence
     Place("before_model_intent", 2, UNKNOWN, OK),  # the result is known, and not committed
     Place("in_flush", 3, UNKNOWN, OK),
@@ -88,8 +88,8 @@ CASES = [
     Place("after_ask", 1, OK, OK, "asked"),
     Place("before_consume", 1, OK, OK, "asked"),
     Place("in_consume", 1, OK, OK, "asked"),
-    Place("after_consume", 1, UNKNOWN, UNKNOWN, "asked"),
-    Place("before_approved_socket", 1, UNKNOWN, UNKNOWN, "asked"),
+    Place("after_consume", 1, UNKNOWN, OK, "asked"),  # awake again it says that nothing was sent, and people are asked anew
+    Place("before_approved_socket", 1, UNKNOWN, OK, "asked"),
     Place("after_approved_answer", 1, UNKNOWN, OK, "asked"),
 ]  # fmt: skip
 
@@ -178,6 +178,7 @@ async def recover(world: World, nursery: Nursery, struck: list[Struck], seconds:
             s.engine.send(signal.SIGCONT)
     end = time.monotonic() + 8  # cases are opened, and late evidence used, once a second
     while time.monotonic() < end and (await wrong_states(struck) or await violations(world)):
+        await approve_pending(world)
         await asyncio.sleep(0.05)
     if any(s.fate == "stop" for s in struck):
         await asyncio.sleep(1.0)  # whatever a woken engine may still try

@@ -15,7 +15,7 @@ from approvals import gate, people
 from console import records
 from console.api import runs as api
 from runs import failpoints, reconcile
-from runs.engine import asking, drive, effects, engine, journal, lease, tool_call
+from runs.engine import asking, drive, effects, engine, journal, tool_call
 from runs.engine import people as engine_people
 from tests.runtime.world import World
 from tools import egress
@@ -91,7 +91,7 @@ Scenario = Callable[[Stage], Awaitable[str]]
 GUARDS: dict[str, tuple[Callable[[Stage], None], Scenario]] = {
     "the fence in every commit": (without("r.fence = e.fence and "), harms.stale_entry),
     "the number of the entry": (without(" and r.entry = e.entry - 1"), harms.same_entry_twice),
-    "the lease check before the socket": (replaced(lease.Lease, "check", lambda self: None), harms.frozen_before_the_socket),
+    "the lease check before the socket": (replaced(tool_call, "check_lease", lambda *_: None), harms.frozen_before_the_socket),
     "hold_until": (no_hold, harms.lapsed_with_a_write_in_flight),
     "unknown, not a second send": (
         replaced(drive, "recover", lambda f: f.turn and tool_call.open_calls(f.turn)), harms.taken_over_with_a_write_in_flight,

@@ -29,6 +29,7 @@ NEEDED = {
     "stable_key": (NO_FAULTS._replace(crashes=1), TWICE),
     "run_lock": (NO_FAULTS._replace(cancels=1), "sent without a committed intent"),
     "quiescence": (NO_FAULTS._replace(crashes=1), TWICE),
+    "this_send": (NO_FAULTS._replace(lapses=1, crashes=1), TWICE),
     "orphans": (NO_FAULTS._replace(lapses=1), "can never end"),
 }
 

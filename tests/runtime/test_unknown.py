@@ -3,10 +3,15 @@
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import OperationalError
 
-from runs import lifecycle, reconcile
+from approvals.models import Approval
+from runs import failpoints, lifecycle, reconcile, signoff
+from runs.engine import tool_call
+from runs.engine.engine import Engine
 from runs.models import Call, Observation, Run, UnknownWrite
 from tenants.errors import Refused
 from tools import catalog
@@ -104,9 +109,6 @@ async def test_a_person_settles_it_with_evidence_and_the_run_goes_on(world: Worl
 
 
 async def test_send_again_is_asked_for_anew_and_sent_with_a_new_authorisation(world: World) -> None:
-    from approvals.models import Approval
-    from runs import signoff
-
     run = await lose_the_answer(world, "drop_before")
     await world.until(run, "needs_reconciliation")
     case = await case_of(run)
@@ -148,6 +150,98 @@ async def test_a_zombie_leaves_what_it_saw_as_evidence(world: World) -> None:
     assert done.outcome == "completed" and len(await world.ledger()) == 1
     assert await Observation.objects.filter(run_id=run.id, applied=True).acount() == 1
     assert (await case_of(run)).how == "late_evidence"
+
+
+def lapse_at(point: str, engine: Engine, world: World) -> None:
+    """At this point the engine's lease is over for a moment, and its run somebody else's."""
+
+    def lose() -> None:
+        engine.services.lease.confirmed -= 100
+        with psycopg.connect(world.dsn, autocommit=True) as connection:
+            connection.execute("update run set owner = gen_random_uuid(), fence = fence + 1, entry = 0, hold_until = null")
+
+    failpoints.put(point, lose)
+
+
+@pytest.mark.mission("P3.5")
+async def test_a_send_that_was_never_made_is_told_by_the_engine_that_lost_the_run_and_made_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is over between the commit of the intent and the socket, and the database does not take the testimony at once."""
+    observe, refused = reconcile.observe, list[int]()
+
+    def troubled(*said: Any) -> None:
+        if not refused:
+            refused.append(1)
+            raise OperationalError("no space left on device")
+        observe(*said)
+
+    monkeypatch.setattr(reconcile, "observe", troubled)
+    await world.agent()
+    await world.permit("send_email", "allow", loosen=True)
+    lapse_at("after_dispatch_commit", await world.engine(), world)
+    run = await world.script(call("send_email", **MAIL), {"text": "Done."})
+    assert (await world.until(run)).outcome == "completed" and refused
+    case = await case_of(run)
+    assert (case.result, case.how) == ("not_applied", "late_evidence") and "never made" in case.evidence
+    assert len(await world.ledger()) == 1 and (await world.kinds(run)).count("tool_call_started") == 2
+
+
+async def test_an_approved_send_that_was_never_made_is_asked_for_anew(world: World) -> None:
+    await world.agent()
+    await world.permit("send_email", "ask")
+    lapse_at("after_consume", await world.engine(), world)
+    run = await world.script(call("send_email", **MAIL), {"text": "Done."})
+    for first in (True, False):
+        await world.until(run, "waiting_approval")
+        approval = await Approval.objects.aget(run_id=run.id, state="pending")
+        await sync_to_async(signoff.decide)(world.people["approver"], approval.id, verdict="approve", digest=approval.digest)
+        if first:
+            await world.until(run, "running", "needs_reconciliation")
+    assert (await world.until(run)).outcome == "completed"
+    assert len(await world.ledger()) == 1 and (await case_of(run)).how == "late_evidence"
+
+
+@pytest.mark.parametrize(("attempt", "applied", "settled"), [(2, False, False), (1, None, False), (1, False, True), (2, True, True)])
+async def test_that_one_send_was_not_applied_says_nothing_of_another(
+    world: World, attempt: int, applied: bool | None, settled: bool
+) -> None:
+    run = await lose_the_answer(world)
+    held = await world.until(run, "needs_reconciliation")
+    await Call.objects.filter(run_id=run.id, ord=1).aupdate(error_class=reconcile.LOST)
+    case = await case_of(run)
+    answer = {"ok": applied, "message": "seen"}
+    seen = {"step": 1, "ord": 1, "attempt": attempt, "applied": applied, "result": answer, "error_class": "validation"}
+    await sync_to_async(reconcile.observe)(held.tenant_id, run.id, held.fence, [seen])
+    await sync_to_async(reconcile.use_late_evidence)()
+    await case.arefresh_from_db()
+    assert bool(case.result) is settled
+    if settled:
+        assert (await world.until(run)).outcome == "completed" and await told(world, run) == answer
+
+
+async def test_what_is_unknown_is_settled_when_its_run_waits_and_not_while_it_is_at_work(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine would park it for a call that nobody will settle any more."""
+    await world.agent()
+    await world.permit("send_email", "allow", loosen=True)
+    await world.fault("send_email", "drop_after")
+    await world.permit("create_ticket", "allow", loosen=True)
+    await world.fault("create_ticket", "500")
+    again = ("create_ticket", 1)
+    monkeypatch.setattr(tool_call, "retry_after", lambda f, e, turn, call, *_: 1.9 if (call.name, call.attempt) == again else None)
+    both = [*call("send_email", **MAIL)["calls"], *call("create_ticket", **TICKET)["calls"]]
+    run = await world.script({"calls": both}, {"text": "Done."})
+    await world.engine()
+    case = await case_of(run)
+    assert (await Run.objects.aget(id=run.id)).state == "running"
+    person, said = world.people["operator"], {"result": "applied", "evidence": "It is in the outbox."}
+    with pytest.raises(Refused, match="at work"):
+        await sync_to_async(reconcile.resolve)(person, case.id, **said)
+    await world.until(run, "needs_reconciliation")
+    await sync_to_async(reconcile.resolve)(person, case.id, **said)
+    assert (await world.until(run)).outcome == "completed"
 
 
 @pytest.mark.mission("P3.4")
