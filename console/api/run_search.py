@@ -40,13 +40,29 @@ def older(sight: QuerySet[Run], matching: QuerySet[Run], query: Mapping[str, str
     """The newest of `matching`, below `below` if that is given. `sight`: all runs that the caller may see."""
     if not bounded(query):
         return _page(_under(matching, below), limit)
+    within, end = _reach(sight, matching, query, below)
+    found = _page(within, limit)
+    return found if found.more or not end else Found(found.rows, end, end)
+
+
+def at_once(sight: QuerySet[Run], matching: QuerySet[Run], query: Mapping[str, str]) -> tuple[QuerySet[Run], bool]:
+    """-> (those of `matching` that one request may look for, whether there are older runs that it would have to read)."""
+    if not bounded(query):
+        return matching, False
+    within, end = _reach(sight, matching, query, None)
+    return within, end is not None
+
+
+def _reach(
+    sight: QuerySet[Run], matching: QuerySet[Run], query: Mapping[str, str], below: UUID | None
+) -> tuple[QuerySet[Run], UUID | None]:
+    """-> (what is looked at of the newest below `below`, where that ends before all that is asked for was looked at)."""
     start = min(filter(None, (below, _upper(query))), default=None)
     end, lower = _edge(_under(sight, start), "-id"), _lower(query)
     if end and lower and end <= lower:
         end = None  # nothing older is asked for
     within = _under(matching, start)
-    found = _page(within.filter(id__gte=end) if end else within, limit)
-    return found if found.more or not end else Found(found.rows, end, end)
+    return (within.filter(id__gte=end) if end else within), end
 
 
 def newer(sight: QuerySet[Run], matching: QuerySet[Run], query: Mapping[str, str], limit: int, above: UUID) -> Found:

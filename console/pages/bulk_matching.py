@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods
 
 from console import bulk_words, bulks
 from console.api import run_filters as api_filters
+from console.api import run_search
 from console.api import runs as api
 from runs.models import Run
 from tenants.actors import Actor
@@ -18,6 +19,7 @@ from tenants.errors import Refused
 from . import run_filters as filters
 from .session import signed_in
 
+NEWEST = f", looked for in the newest {run_search.LOOKED_AT:,} runs only"
 OTHERS = {"q": "text holds “{}”", "until": "accepted before {}", "degraded": "degraded is {}", "cost_gt": "cost is over {} USD"}
 
 
@@ -33,22 +35,24 @@ def page(request: HttpRequest) -> HttpResponse:
     query = filters.asked(request.POST if request.method == "POST" else request.GET)
     if not {name: value for name, value in query.items() if (name, value) != ("mode", filters.ANY)}:
         raise Refused("filter_missing", "Choose a filter first: not every run there is can be acted on at once.", 422)
-    rows = matching(actor, query)
+    rows, partly = matching(actor, query)
+    words = told(actor, query) + (NEWEST if partly else "")
     if request.method == "POST":
-        made = bulks.draft_matching(actor, request.POST.get("act", ""), rows, told(actor, query))
+        made = bulks.draft_matching(actor, request.POST.get("act", ""), rows, words)
         return HttpResponseRedirect(reverse("bulk", args=[made]))
     number = rows.order_by().values("id")[: bulks.MOST + 1].count()
     template = "pages/bulk/_all.html" if request.GET.get("part") == "link" else "pages/bulk/matching.html"
     context = {
-        "query": query, "words": told(actor, query), "number": number, "over": number > bulks.MOST, "most": bulks.MOST,
+        "query": query, "words": words, "number": number, "over": number > bulks.MOST, "most": bulks.MOST,
         "address": filters.address(query), "runs": bulk_words.runs(min(number, bulks.MOST)),
     }  # fmt: skip
     return render(request, template, context)
 
 
-def matching(actor: Actor, query: dict[str, str]) -> QuerySet[Run]:
-    """Refuses bad_<filter> 400."""
-    return api_filters.filtered(api.visible(actor), filters.wanted(query))
+def matching(actor: Actor, query: dict[str, str]) -> tuple[QuerySet[Run], bool]:
+    """-> (rows, whether a text is looked for in the newest runs only, as one page of the list does). Refuses bad_<filter> 400."""
+    wanted, sight = filters.wanted(query), api.visible(actor)
+    return run_search.at_once(sight, api_filters.filtered(sight, wanted), wanted)
 
 
 def told(actor: Actor, query: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django_q.models import OrmQ
 
 from console import bulk_work, bulks, tasks
+from console.api import run_search
 from console.models import Bulk, BulkItem
 from runs import lifecycle
 from runs.models import Call, Event, Run, RunInput
@@ -294,6 +295,20 @@ def test_more_than_twenty_are_confirmed_by_typing_their_number(world: World) -> 
     assert refused.status_code == 422 and "Type 21" in refused.content.decode()
     assert client.post(url, {"act": "start", "reason": "r", "typed": "21"}, headers=HTMX)["HX-Redirect"] == url
     assert Bulk.objects.get().state == Bulk.State.RUNNING
+
+
+def test_a_text_is_looked_for_in_as_many_runs_as_one_page_of_the_list_reads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, runs = browser(world.operator), [queued(world) for _ in range(3)]
+    RunInput.objects.filter(pk__in=[run.pk for run in runs]).update(text="needle")
+    asked = {"act": "cancel", "q": "needle"}
+    assert "newest" not in client.get("/runs/bulk/matching/?q=needle").content.decode()
+    monkeypatch.setattr(run_search, "LOOKED_AT", 2)
+    page = client.get("/runs/bulk/matching/?q=needle").content.decode()
+    assert "All 2 runs that match" in page and "looked for in the newest" in page
+    assert client.post("/runs/bulk/matching/", asked).status_code == 302
+    made = Bulk.objects.get()
+    assert {str(item) for item in made.items.all()} == {run.run_id for run in runs[1:]} and "newest" in made.words
+    assert "All 3 runs that match" in client.get("/runs/bulk/matching/?state=queued").content.decode()
 
 
 def test_all_that_match_takes_a_filter_and_freezes_what_matches_then(world: World) -> None:
