@@ -1,7 +1,7 @@
 """Ten thousand runs chosen, frozen as a list and cancelled: part of `python -m tests.bench.pages`. Nothing is asserted.
 
-The list is frozen by ids, as the console posts them, and worked off by one process, as one task does it. All in a process that has
-the settings already.
+The list is frozen by ids, as the console posts them, and worked off by one process, as one task does it, for a while. All in a process
+that has the settings already.
 """
 
 import time
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tests.bench.report import tell
 
 MANY = 10_000
+WORKED_S = 20
 T = TypeVar("T")
 
 
@@ -28,14 +29,13 @@ def measured(client: Any, username: str) -> None:
     _, shown_s = took(lambda: client.get(f"/runs/bulk/{made}/"))
     with tenant_scope(ALL):
         bulks.start(actor, made, "bench")
-        _, worked_s = took(lambda: bulk_work.advance(made))
+        until = time.monotonic() + WORKED_S
+        _, worked_s = took(lambda: bulk_work.advance(made, lambda: time.monotonic() > until))
         done = bulks.tally(made)[bulks.Outcome.DONE]
     _, told_s = took(lambda: client.get(f"/runs/bulk/{made}/"))
-    tell("S12", "its page before it is started, and when it is over", f"{shown_s * 1000:.0f}, {told_s * 1000:.0f} ms", "p95 150 ms",
+    tell("S12", "its page before it is started, and when it is under way", f"{shown_s * 1000:.0f}, {told_s * 1000:.0f} ms", "p95 150 ms",
          max(shown_s, told_s) / 0.150)  # fmt: skip
-    tell(
-        "S12", f"{done:,} of them cancelled one by one, each in its transaction", f"{worked_s:.1f} s = {worked_s / MANY * 1000:.2f} ms each"
-    )
+    tell("S12", f"cancelling them, each in its own transaction ({done:,} in this row)", f"{worked_s / done * 1000:.1f} ms each")
 
 
 def took(work: Callable[[], T]) -> tuple[T, float]:
