@@ -9,7 +9,7 @@ import pytest
 
 from console.sandbox.fixtures import start
 
-from .test_sandbox import TOOLS, Client, script, use
+from .sandbox_desk import TOOLS, Client, script, use
 
 VERSION = {"anthropic-version": "2023-06-01"}
 
