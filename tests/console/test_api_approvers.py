@@ -15,7 +15,7 @@ from runs.engine.asking import fits
 from tenants.actors import Actor
 from tenants.errors import Refused
 from tenants.models import AuditEntry, User
-from tests.runtime.test_approvers import tool
+from tests.runtime.test_standing_grants import tool
 from tests.runtime.waiting import DIGEST, World, ask, make_world, person, queued
 from tools.models import Permission
 
