@@ -41,9 +41,13 @@ def person(user: User) -> str:
 
 def charge(request: HttpRequest, who: str, tenant: Tenant | None = None) -> None:
     """One request of `who`, a key or a person, and of the tenant that it is made in. Raises Refused 429 `rate_limited`."""
-    if tenant is not None:
-        take(request, TENANT, str(tenant.id))
     take(request, kind_of(request.method, request.path), who)
+    if tenant is None:
+        return
+    mine = getattr(request, "rate_limit", None)
+    take(request, TENANT, str(tenant.id))  # after their own: who is refused there takes nothing from the others
+    if mine is not None:
+        request.rate_limit = mine  # type: ignore[attr-defined]
 
 
 def charge_sign_in(request: HttpRequest) -> None:

@@ -125,6 +125,14 @@ def test_what_a_tenants_keys_and_people_do_counts_together_and_another_tenant_do
     assert other.get("/runs").status_code == 200
 
 
+def test_who_asks_beyond_their_own_limit_takes_nothing_from_their_tenant(db: None, settings: Any) -> None:
+    limited(settings, tenant=0.4, read=0.2)
+    world = make_world()
+    flood, other = caller(world.operator), caller(world.approver)
+    assert [flood.get("/runs").status_code for _ in range(12)] == [200] * 2 + [429] * 10
+    assert [other.get("/runs").status_code for _ in range(2)] == [200] * 2
+
+
 def test_pages_and_the_admin_count_by_person(db: None, settings: Any) -> None:
     limited(settings, read=0.2)
     world = make_world()

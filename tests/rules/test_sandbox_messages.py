@@ -1,25 +1,15 @@
 """The simulated model's other face: the messages wire of Anthropic, strict about what that wire forbids."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 
-from console.sandbox.fixtures import start
+from .sandbox_desk import TOOLS, Client, desk, script, use
 
-from .sandbox_desk import TOOLS, Client, script, use
+__all__ = ["desk"]
 
 VERSION = {"anthropic-version": "2023-06-01"}
-
-
-@pytest.fixture
-async def desk() -> AsyncIterator[Client]:
-    runner, url = await start()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield Client(session, url)
-    await runner.cleanup()
 
 
 def user(content: Any) -> dict[str, Any]:
